@@ -1,0 +1,74 @@
+"""Who a process is and what it may do: user, groups, capabilities, resource limits."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+from minicontainer.linux.door import syscall
+from minicontainer.linux.libc import by_number, c_void_p
+
+_CAPABILITY_VERSION_3 = 0x20080522
+
+
+class _CapHeader(ctypes.Structure):
+    _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
+
+
+class _CapData(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_uint32) for name in ("effective", "permitted", "inheritable")]
+
+
+_capget = by_number("capget", c_void_p, c_void_p)
+_capset = by_number("capset", c_void_p, c_void_p)
+
+
+@syscall()
+def capget(pid: int = 0) -> tuple[int, int, int]:
+    """The (effective, permitted, inheritable) sets of a thread, one bit for each capability. capget(2)"""
+    header, data = _CapHeader(_CAPABILITY_VERSION_3, pid), (_CapData * 2)()
+    _capget(ctypes.byref(header), data)
+    low, high = data
+    return (
+        low.effective | high.effective << 32,
+        low.permitted | high.permitted << 32,
+        low.inheritable | high.inheritable << 32,
+    )
+
+
+@syscall()
+def capset(effective: int, permitted: int, inheritable: int) -> None:
+    """Set this thread's own sets; it can only give up what it has. capset(2)"""
+    header, data = _CapHeader(_CAPABILITY_VERSION_3, 0), (_CapData * 2)()
+    for i, shift in enumerate((0, 32)):
+        mask = 0xFFFFFFFF
+        data[i].effective = effective >> shift & mask
+        data[i].permitted = permitted >> shift & mask
+        data[i].inheritable = inheritable >> shift & mask
+    _capset(ctypes.byref(header), data)
+
+
+@syscall()
+def setgroups(groups: list[int]) -> None:
+    """Set the supplementary groups. setgroups(2)"""
+    os.setgroups(groups)
+
+
+@syscall()
+def setresgid(gid: int) -> None:
+    """Set the real, effective and saved group. setresgid(2)"""
+    os.setresgid(gid, gid, gid)
+
+
+@syscall()
+def setresuid(uid: int) -> None:
+    """Set the real, effective and saved user; clears PDEATHSIG. setresuid(2)"""
+    os.setresuid(uid, uid, uid)
+
+
+@syscall()
+def setrlimit(which: int, soft: int, hard: int) -> None:
+    """Limit a resource of this process and its children. setrlimit(2)"""
+    import resource
+
+    resource.setrlimit(which, (soft, hard))

@@ -1,0 +1,154 @@
+"""Making, naming, waiting for and ending processes: clone(2), pidfd_open(2), waitid(2), prctl(2), execve(2)."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+from minicontainer.linux.door import syscall
+from minicontainer.linux.libc import NUMBERS, by_number, c_int, c_long, c_uint, c_ulong, c_void_p, function
+
+CLONE_NEWTIME = 0x00000080
+CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+CLONE_PIDFD = 0x00001000
+CLONE_PARENT = 0x00008000
+CLONE_INTO_CGROUP = 0x200000000
+
+CLOSE_RANGE_CLOEXEC = 4
+SIGCHLD = 17
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_NAME = 15
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+
+
+class _CloneArgs(ctypes.Structure):
+    """struct clone_args of <linux/sched.h>, all of it."""
+
+    _fields_ = [
+        (name, ctypes.c_uint64)
+        for name in (
+            "flags",
+            "pidfd",
+            "child_tid",
+            "parent_tid",
+            "exit_signal",
+            "stack",
+            "stack_size",
+            "tls",
+            "set_tid",
+            "set_tid_size",
+            "cgroup",
+        )
+    ]
+
+
+# A clone without a new stack is a fork, and Python has to be told about forks. PyDLL keeps the interpreter's lock
+# through the call: another thread that got it in the child would not exist there.
+_python = ctypes.PyDLL(None, use_errno=True)
+_clone3 = _python["syscall"]
+_clone3.argtypes = (c_long, c_void_p, ctypes.c_size_t)
+_clone3.restype = c_long
+
+
+@syscall(show={"flags": "CLONE_"})
+def clone3(flags: int = 0, cgroup: int | None = None) -> tuple[int, int]:
+    """Fork this process into the new namespaces that `flags` name.
+
+    Returns (pid, pidfd) in the parent and (0, -1) in the child. `cgroup` is a file descriptor of a cgroup v2
+    directory: the child is born in it (CLONE_INTO_CGROUP). Call it from a process with one thread only: in any
+    other, a lock that another thread holds stays locked in the child for ever. clone(2)
+    """
+    pidfd = ctypes.c_int(-1)
+    args = _CloneArgs(flags=flags | CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=SIGCHLD)
+    if cgroup is not None:
+        args.flags |= CLONE_INTO_CGROUP
+        args.cgroup = cgroup
+    number = NUMBERS["clone3"]
+    ctypes.pythonapi.PyOS_BeforeFork()
+    pid: int = _clone3(number, ctypes.byref(args), ctypes.sizeof(args))
+    failed = ctypes.get_errno() if pid < 0 else 0
+    if pid == 0:
+        ctypes.pythonapi.PyOS_AfterFork_Child()
+        return 0, -1
+    ctypes.pythonapi.PyOS_AfterFork_Parent()
+    if failed:
+        raise OSError(failed, os.strerror(failed))
+    return pid, pidfd.value
+
+
+@syscall()
+def pidfd_open(pid: int) -> int:
+    """A file descriptor that means this process and never another one with the same number. pidfd_open(2)"""
+    return os.pidfd_open(pid)
+
+
+_pidfd_send_signal = by_number("pidfd_send_signal", c_int, c_int, c_void_p, c_uint)
+
+
+@syscall()
+def pidfd_send_signal(pidfd: int, signal: int) -> None:
+    """Signal exactly the process behind `pidfd`. pidfd_send_signal(2)"""
+    _pidfd_send_signal(pidfd, signal, None, 0)
+
+
+@syscall()
+def kill(pid: int, signal: int) -> None:
+    """Signal a process, or a process group when `pid` is negative. kill(2)"""
+    os.kill(pid, signal)
+
+
+@syscall()
+def waitid(pidfd: int, options: int = os.WEXITED) -> os.waitid_result | None:
+    """Wait for the child behind `pidfd`; None when WNOHANG is given and it still runs. waitid(2)"""
+    return os.waitid(os.P_PIDFD, pidfd, options)
+
+
+_prctl = function("prctl", c_int, c_ulong, c_ulong, c_ulong, c_ulong)
+
+
+@syscall(show={"option": "PR_SET_"})
+def prctl(option: int, value: int) -> int:
+    """Change an attribute of this process. prctl(2)"""
+    return _prctl(option, value, 0, 0, 0)
+
+
+_close_range = by_number("close_range", c_uint, c_uint, c_uint)
+
+
+@syscall()
+def close_range(first: int, last: int = 0xFFFFFFFF, flags: int = 0) -> None:
+    """Close all descriptors from `first` to `last`, or mark them close-on-exec. close_range(2)"""
+    _close_range(first, last, flags)
+
+
+@syscall()
+def setsid() -> int:
+    """Start a session of its own, with no controlling terminal. setsid(2)"""
+    os.setsid()
+    return os.getpid()
+
+
+@syscall()
+def dup2(old: int, new: int) -> int:
+    """Make `new` a copy of the descriptor `old`, inherited by what is executed. dup2(2)"""
+    return os.dup2(old, new, inheritable=True)
+
+
+@syscall()
+def execve(path: str, argv: list[str], env: dict[str, str]) -> None:
+    """Become another program. Returns only by an error. execve(2)"""
+    os.execve(path, argv, env)
+
+
+def raw(name: str, *args: int) -> int:
+    """A system call by name and integers alone: for showing what lies below every function of this folder."""
+    return by_number(name, *([c_long] * len(args)))(*args)

@@ -1,0 +1,95 @@
+"""Where things are on disk, and how a file of ours changes: state is files that a reader can open.
+
+    data root   /var/lib/minicontainer    images/ layers/ containers/ volumes/ networks/
+    exec root   /run/minicontainer        <container id>/…: gone after a reboot
+
+`MINICONTAINER_DATA_ROOT` and `MINICONTAINER_EXEC_ROOT` move them. Two different data roots are two *instances*: they
+share the machine and see nothing of each other, because every name that the kernel sees (cgroup, link, table) begins
+with the instance's own.
+"""
+
+from __future__ import annotations
+
+import binascii
+import fcntl
+import json
+import os
+from contextlib import contextmanager
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+DEFAULT_DATA_ROOT = "/var/lib/minicontainer"
+DEFAULT_EXEC_ROOT = "/run/minicontainer"
+
+
+def data_root() -> str:
+    """The directory of what outlives a reboot: images, layers, containers, networks."""
+    return os.path.abspath(os.environ.get("MINICONTAINER_DATA_ROOT") or DEFAULT_DATA_ROOT)
+
+
+def exec_root() -> str:
+    """The directory of what a reboot ends: running containers."""
+    default = DEFAULT_EXEC_ROOT if instance() == "minicontainer" else f"/run/{instance()}"
+    return os.path.abspath(os.environ.get("MINICONTAINER_EXEC_ROOT") or default)
+
+
+def instance() -> str:
+    """The name of this instance: `minicontainer`, or `minicontainer-1a2b3c4d` for a data root of its own."""
+    root = data_root()
+    return "minicontainer" if root == DEFAULT_DATA_ROOT else f"minicontainer-{tag()}"
+
+
+def tag() -> str:
+    """Eight hex digits for the instance, for names that must be short (a link's has 15 characters at most)."""
+    return f"{binascii.crc32(os.fsencode(data_root())):08x}"
+
+
+def new_id() -> str:
+    """A container id as Docker's: 64 hex digits, the first 12 of which people use."""
+    return os.urandom(32).hex()
+
+
+def start_time(pid: int) -> int:
+    """When the process began, in clock ticks after boot; 0 if there is none. With the pid it names one process only."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+def read_json(path: str) -> Any:
+    """The value in `path`. Raises FileNotFoundError, and ValueError when it is not JSON."""
+    with open(path, "rb") as file:
+        return json.loads(file.read())
+
+
+def write_json(path: str, value: Any) -> None:
+    """Replace `path` in one step: a reader, or a machine that loses power, sees the old value or the new one."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    temporary = f"{path}.{os.getpid()}.{os.urandom(4).hex()}"
+    try:
+        with open(temporary, "w") as file:
+            json.dump(value, file, indent=1)
+        os.rename(temporary, path)
+    except BaseException:
+        try:
+            os.unlink(temporary)
+        except FileNotFoundError:
+            pass
+        raise
+
+
+@contextmanager
+def locked(path: str, *, shared: bool = False) -> Iterator[None]:
+    """Hold the lock file `path` (made if need be); it is freed by the kernel when the process dies. flock(2)"""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
