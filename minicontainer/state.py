@@ -53,10 +53,14 @@ def new_id() -> str:
 
 
 def start_time(pid: int) -> int:
-    """When the process began, in clock ticks after boot; 0 if there is none. With the pid it names one process only."""
+    """When the process began, in clock ticks after boot; 0 if it is none any more, or a zombie.
+
+    Together with the pid it names one process only. proc_pid_stat(5)
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[19])
+            fields = file.read().rpartition(b")")[2].split()
+        return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
     except (FileNotFoundError, ProcessLookupError):
         return 0
 

@@ -17,9 +17,11 @@ To write a part, subclass `Part` and fill in the moments it needs; `Container(ar
 
 from __future__ import annotations
 
+import os
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any, Self, TypeVar
 
     Kind = TypeVar("Kind", bound="Part")
@@ -37,17 +39,27 @@ class Host:
         self.flags = 0
         """The namespaces that clone3 makes: all parts' `namespaces`, and what `prepare` adds."""
         self.cgroup: int | None = None
-        """A descriptor of the cgroup v2 directory the process is to be born in."""
+        """A descriptor of the cgroup v2 directory the process is to be born in; closed here after the clone."""
         self.pid_namespace: int | None = None
-        """A descriptor of an existing PID namespace the process is to be born in."""
+        """A descriptor of an existing PID namespace the process is to be born in; closed here after the clone."""
         self.pid = 0
         """The process, from `attach` on."""
         self.pidfd = -1
         self.gifts: dict[str, int] = {}
+        self.given_back: dict[str, int] = {}
+        """Descriptors that the process handed out with `inside.give_back`."""
 
     def give(self, name: str, fd: int) -> None:
         """Hand an open descriptor to the process: `inside.fds[name]` from `join` on. It is closed here afterwards."""
         self.gifts[name] = fd
+
+    def close(self) -> None:
+        """Close every descriptor that was meant for the clone or for the process."""
+        for fd in (self.cgroup, self.pid_namespace, *self.gifts.values()):
+            if fd is not None:
+                os.close(fd)
+        self.cgroup = self.pid_namespace = None
+        self.gifts.clear()
 
     def find(self, kind: type[Kind]) -> Kind | None:
         """The part of this kind, if the container has one."""
@@ -67,6 +79,12 @@ class Inside:
         """The new root while the old one is still visible; None before a part has brought one."""
         self.fds: dict[str, int] = {}
         """What the host's side gave, by name."""
+        self.give_back: Callable[[str, int], None] = _nobody_listens
+        """Hand an open descriptor to the host's side: `host.given_back[name]` once the command runs."""
+
+
+def _nobody_listens(name: str, fd: int) -> None:
+    raise RuntimeError(f"no host's side to give {name} to")
 
 
 class Part:

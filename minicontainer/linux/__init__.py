@@ -13,6 +13,7 @@ line of Python can be held against the man page.
 
 from minicontainer.linux.credentials import capget, capset, setgroups, setresgid, setresuid, setrlimit
 from minicontainer.linux.door import (
+    CALL_FIELDS,
     Call,
     KernelError,
     Watch,
@@ -108,6 +109,7 @@ from minicontainer.linux.process import (
     PR_SET_NO_NEW_PRIVS,
     PR_SET_PDEATHSIG,
     clone3,
+    clone_flags,
     close_range,
     dup2,
     execve,

@@ -43,6 +43,9 @@ class KernelError(OSError):
         return f"{self.call}({self.arguments}): {errno_name(self.errno or 0)} ({os.strerror(self.errno or 0)})"
 
 
+CALL_FIELDS = ("name", "arguments", "result", "errno", "start", "duration", "pid", "label", "man")
+
+
 class Call:
     """One system call as it happened.
 
@@ -50,7 +53,7 @@ class Call:
     it; `label` is the part and moment on whose behalf it was made (`PivotRoot.mount`); `man` its manual page.
     """
 
-    __slots__ = ("arguments", "duration", "errno", "label", "man", "name", "pid", "result", "start")
+    __slots__ = CALL_FIELDS
 
     def __init__(
         self,
@@ -79,17 +82,22 @@ class Watch:
     """What watches the door: the calls seen so far, and the fault that is armed.
 
     `fail_at` makes the n-th call that passes (from 1; 0 never) fail with `fail_errno`. `report` is called with each
-    call as it happens.
+    call as it happens. `inside_fail_at` counts the calls of the container's own process instead.
     """
 
     def __init__(
-        self, report: Callable[[Call], None] | None = None, fail_at: int = 0, fail_errno: int = errno.EIO
+        self,
+        report: Callable[[Call], None] | None = None,
+        fail_at: int = 0,
+        fail_errno: int = errno.EIO,
+        inside_fail_at: int = 0,
     ) -> None:
         self.calls: list[Call] = []
         self.label = ""
         self.report = report
         self.fail_at = fail_at
         self.fail_errno = fail_errno
+        self.inside_fail_at = inside_fail_at
         self.seen = 0
 
     def next_fails(self) -> bool:

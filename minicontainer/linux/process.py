@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 
-from minicontainer.linux.door import syscall
+from minicontainer.linux.door import flags, syscall
 from minicontainer.linux.libc import NUMBERS, by_number, c_int, c_long, c_uint, c_ulong, c_void_p, function
 
 CLONE_NEWTIME = 0x00000080
@@ -83,6 +83,11 @@ def clone3(flags: int = 0, cgroup: int | None = None) -> tuple[int, int]:
     if failed:
         raise OSError(failed, os.strerror(failed))
     return pid, pidfd.value
+
+
+def clone_flags(value: int) -> str:
+    """`CLONE_NEWNS|CLONE_NEWPID` for the number that clone3 takes."""
+    return flags("CLONE_", value, globals())
 
 
 @syscall()

@@ -1,0 +1,527 @@
+"""Chapter 1. A container is a process.
+
+There is no container in the Linux kernel. There are processes, and properties of processes: which files they see,
+which other processes, which addresses, how much memory they may use. A container is a process that was given a few
+unusual properties before it began to execute its command.
+
+So this class makes a process, and no more: `Container(["/bin/sh"]).run()` isolates nothing. What isolates comes from
+*parts*, one for each later chapter, which the process is taken through on its way:
+
+    host:     record, prepare ─ clone ─ attach ── go ──┐                          ┌── release
+    process:                      └── waits ───────────┴ join, mount, enter, seal ┴ exec … exit
+
+Files of this chapter: `part` (what a part is), `child` (the process between clone and exec), `init` (PID 1),
+`streams` (input and output), `spawner` (cloning safely from programs with threads), `channel` (how the two sides
+talk), `records` (what must be undone if we are killed).
+"""
+
+from __future__ import annotations
+
+import _signal
+import os
+from contextlib import contextmanager
+
+from minicontainer import errors, linux, state
+from minicontainer.container import child, records, spawner
+from minicontainer.container.channel import Channel
+from minicontainer.container.part import Host, Inside, Part
+from minicontainer.container.streams import DEVNULL, PIPE, Streams, wait
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import IO, Any, Self
+
+    from minicontainer.container.streams import Target
+
+__all__ = ["DEVNULL", "PIPE", "Container", "Host", "Inside", "Part"]
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Container:
+    """A process, made with the given parts.
+
+    `argv` is the command, looked up in the PATH of `env` inside the container. `env` is its whole environment, apart
+    from PATH, which it has in any case. `cwd` is where it starts, seen from its own root. `init=True` puts a small
+    PID 1 above it that reaps orphans and forwards signals. `id` is 64 hex digits, made up if not given.
+
+    A container runs once. Until `start` nothing of it exists; after `wait` nothing of it is left.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *parts: Part,
+        env: Mapping[str, str] | None = None,
+        cwd: str = "/",
+        name: str = "",
+        id: str = "",
+        init: bool = False,
+    ) -> None:
+        if isinstance(argv, str) or not argv:
+            raise errors.UsageError(
+                f"argv is {argv!r}, not a list of words", hint='write ["/bin/sh", "-c", "echo hello"]'
+            )
+        self.argv = [os.fspath(word) for word in argv]
+        self.env = {"PATH": DEFAULT_PATH, **(env or {})}
+        _check_words(self.argv, self.env)
+        self.cwd = cwd
+        self.init = init
+        self.host = Host(id or state.new_id(), parts, name=name)
+        self.stdin: IO[bytes] | None = None
+        """Our end of the process's standard input, when it is PIPE; likewise `stdout` and `stderr`."""
+        self.stdout: IO[bytes] | None = None
+        self.stderr: IO[bytes] | None = None
+        self._process: _Process | None = None
+        self._released = False
+
+    @property
+    def id(self) -> str:
+        """64 hex digits."""
+        return self.host.id
+
+    @property
+    def pid(self) -> int:
+        """The process as the host numbers it; 0 before the start."""
+        return self.host.pid
+
+    @property
+    def parts(self) -> list[Part]:
+        """The parts it is made with."""
+        return self.host.parts
+
+    # ------------------------------------------------------------------------------------------------ its life
+
+    def run(
+        self,
+        *,
+        stdin: Target = None,
+        stdout: Target = None,
+        stderr: Target = None,
+        timeout: float | None = None,
+        explain: bool | Callable[[linux.Call], None] = False,
+    ) -> int:
+        """Start it, let its output through as it comes, wait, release: the exit status, 128 + n after signal n.
+
+        After `timeout` seconds it is killed and TimeoutExpired raised. `explain=True` prints every system call, or
+        calls a function with each. Whatever happens (an error, Ctrl-C), nothing of the container is left.
+        """
+        if explain:
+            with linux.trace(print if explain is True else explain):
+                return self.run(stdin=stdin, stdout=stdout, stderr=stderr, timeout=timeout)
+        self.start(stdin=stdin, stdout=stdout, stderr=stderr)
+        try:
+            return self.wait(timeout)
+        except errors.TimeoutExpired as error:
+            raise errors.TimeoutExpired(f"{error.message}, and was killed") from None
+        finally:
+            self.remove()
+
+    def output(self, *, stdin: Target = DEVNULL, timeout: float | None = None) -> str:
+        """Run it and return what it wrote to its standard output. Raises ContainerError when it fails."""
+        with open(os.memfd_create("output", os.MFD_CLOEXEC), "w+b") as file:
+            code = self.run(stdin=stdin, stdout=file, timeout=timeout)
+            file.seek(0)
+            text = file.read().decode(errors="replace")
+        if code:
+            raise errors.ContainerError(f"{self.argv[0]} ended with status {code}, having written {text!r}")
+        return text
+
+    def start(
+        self,
+        *,
+        stdin: Target = None,
+        stdout: Target = None,
+        stderr: Target = None,
+        detach: bool = False,
+    ) -> Self:
+        """Start it and return as soon as its command executes.
+
+        Streams are PIPE, DEVNULL, a file or a descriptor; None is our own stream, copied while `wait` runs where it
+        is not a plain descriptor (in a notebook). Unless detached, the container ends when this program does. A
+        detached one is kept by a process of its own, which releases its parts when it ends; its streams should be
+        files. Raises StartError (CommandNotFound, CommandNotExecutable) with nothing left behind.
+        """
+        if self._process is not None:
+            raise errors.UsageError("this container has been started already", hint="make a new one: they run once")
+        _mend_once()
+        if detach:
+            stdin = DEVNULL if stdin is None else stdin
+            stdout = DEVNULL if stdout is None else stdout
+            stderr = DEVNULL if stderr is None else stderr
+        self._process = process = _Process(Streams(stdin, stdout, stderr))
+        try:
+            self._build(process, detach)
+        except BaseException as error:
+            self._give_up(error)
+            raise
+        self.stdin, self.stdout, self.stderr = process.streams.files
+        _running(self)
+        return self
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end, then release its parts; the exit status. Raises TimeoutExpired, and it runs on."""
+        process = self._started()
+        if not process.ended(timeout):
+            raise errors.TimeoutExpired(f"{self.argv[0]} ran longer than {timeout:g} s")
+        self.release()
+        return process.code
+
+    def poll(self) -> int | None:
+        """The exit status if it has ended, else None."""
+        return self.wait() if self._started().ended(0) else None
+
+    def kill(self, signal: int = _signal.SIGKILL) -> None:
+        """Send a signal to its first process; one that has ended gets none, and that is no error."""
+        process = self._started()
+        if not process.reaped:
+            try:
+                linux.pidfd_send_signal(self.host.pidfd, signal)
+            except ProcessLookupError:
+                return
+
+    def stop(self, timeout: float = 10) -> int:
+        """Ask it to end (SIGTERM), and kill it if it has not after `timeout` seconds; the exit status."""
+        self.kill(_signal.SIGTERM)
+        try:
+            return self.wait(timeout)
+        except errors.TimeoutExpired:
+            self.kill()
+            return self.wait()
+
+    def exec(
+        self,
+        argv: Sequence[str],
+        *parts: Part,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        **how: Any,
+    ) -> int:
+        """Run a second command in the running container: in its namespaces, its cgroup, its root.
+
+        `parts` are added to those that the container's own parts give for it; `how` is what `run` takes.
+        """
+        return self.second(argv, *parts, env=env, cwd=cwd).run(**how)
+
+    def second(
+        self, argv: Sequence[str], *parts: Part, env: Mapping[str, str] | None = None, cwd: str | None = None
+    ) -> Container:
+        """The container that `exec` runs: one whose parts join this one's."""
+        if self._started().ended(0):
+            raise errors.ContainerError(f"container {self.host.name} has ended", hint="exec needs a running one")
+        seconds = [part.second(self.host) for part in self.parts]
+        joining = [part for part in seconds if part is not None]
+        return Container(argv, *joining, *parts, env={**self.env, **(env or {})}, cwd=cwd or self.cwd)
+
+    def release(self) -> None:
+        """Undo all its parts, the last first. Harmless at any time and any number of times.
+
+        An error does not keep the other parts from being released; the first one is raised at the end, and calling
+        it again tries again what is left.
+        """
+        if self._released:
+            return
+        failed: list[BaseException] = []
+        for part in reversed(self.parts):
+            with linux.labelled(f"{type(part).__name__}.release"):
+                try:
+                    part.release()
+                except Exception as error:
+                    failed.append(error)
+        if failed:
+            raise failed[0]
+        if self._process is not None and self._process.recorded:
+            records.remove(self.id)
+        self._released = True
+        _ended(self)
+
+    def remove(self) -> None:
+        """Kill it if it runs, and release it."""
+        if self._process is not None and not self._process.reaped:
+            self.kill()
+            self._process.ended(None)
+        self.release()
+
+    def __enter__(self) -> Self:
+        return self if self._process is not None else self.start()
+
+    def __exit__(self, *exception: object) -> None:
+        self.remove()
+
+    def __repr__(self) -> str:
+        return f"<Container {self.host.name} {self.argv}>"
+
+    # ----------------------------------------------------------------------------------------- how it is built
+
+    def _build(self, process: _Process, detach: bool) -> None:
+        host, watcher = self.host, linux.watching()
+        maker = spawner.Spawner(keep=True) if detach else spawner.shared() if spawner.needed() else None
+        if detach:
+            process.keeper = maker
+        self._record(process)
+        ours, theirs = Channel.pair()
+        try:
+            host.flags = 0
+            for part in self.parts:
+                host.flags |= part.namespaces
+            for part in self.parts:
+                self._moment(part, "prepare")
+            plan = child.Plan(
+                self.argv,
+                self.env,
+                self.cwd,
+                host.hostname,
+                self.parts,
+                init=self.init,
+                traced=watcher is not None,
+                fail_at=watcher.inside_fail_at if watcher else 0,
+                fail_errno=watcher.fail_errno if watcher else 0,
+            )
+            with _named("Container", "clone"):
+                host.pid, host.pidfd = process.clone(maker, host, plan, ours, theirs)
+            theirs.close()
+            process.streams.handed_over()
+            if process.recorded:
+                self._record(process)
+            for part in self.parts:
+                self._moment(part, "attach")
+            ours.send({"gifts": list(host.gifts)}, list(host.gifts.values()))
+            self._listen(ours)
+        finally:
+            ours.close()
+            theirs.close()
+            host.close()
+
+    def _moment(self, part: Part, moment: str) -> None:
+        with _named(type(part).__name__, moment):
+            getattr(part, moment)(self.host)
+
+    def _record(self, process: _Process) -> None:
+        """Write down what the parts are going to take; once more when the process is known."""
+        if not process.recorded:
+            entries = [(part, part.record(self.host)) for part in self.parts]
+            process.entries = [records.describe(part, entry) for part, entry in entries if entry is not None]
+            process.recorded = bool(process.entries) or process.keeper is not None
+        if not process.recorded:
+            return
+        keeper = process.keeper.pid if process.keeper else os.getpid()
+        record: dict[str, Any] = {
+            "id": self.id,
+            "name": self.host.name,
+            "argv": self.argv,
+            "owner": {"pid": keeper, "start_time": state.start_time(keeper)},
+            "parts": process.entries,
+        }
+        if self.pid:
+            record["process"] = {"pid": self.pid, "start_time": state.start_time(self.pid)}
+        records.write(self.id, record)
+
+    def _listen(self, channel: Channel) -> None:
+        """Hear the process out: the calls it made, what it hands out, how it failed, and that it is about to exec.
+
+        Silence after that means that the exec succeeded: the process's end of the channel is close-on-exec.
+        """
+        watcher = linux.watching()
+        execve: linux.Call | None = None
+        while (received := channel.receive()) is not None:
+            message, fds, _ = received
+            failure = message.get("failed")
+            if watcher:
+                if execve is not None:  # an earlier candidate in PATH that was not there
+                    watcher.note(execve)
+                for call in (failure or message).get("calls", ()):
+                    watcher.note(linux.Call(*call))
+            if "execve" in message:
+                arguments, pid = message["execve"], message["pid"]
+                execve = linux.Call("execve", arguments, "", 0, 0, 0, pid, "Container.exec", "execve(2)")
+            if "gift" in message:
+                self.host.given_back[message["gift"]] = fds[0]
+            if failure:
+                raise _as_error(failure)
+        if execve is None:
+            raise errors.StartError(
+                "the container's process died while it was being built",
+                hint="did something kill it? A memory limit below what Python needs would (see dmesg)",
+            )
+        if watcher:
+            watcher.note(execve)
+
+    def _give_up(self, error: BaseException) -> None:
+        """Undo a start that failed; what fails now is added to the error that is on its way."""
+        process = self._process
+        assert process is not None
+        try:
+            if self.host.pid and not process.reaped:
+                self.kill()
+                process.ended(None)
+            process.close()
+            self.release()
+        except OSError as second:
+            error.add_note(f"while undoing it: {second}; `minicontainer reset` removes the rest")
+        for file in process.streams.files:
+            if file is not None:
+                file.close()
+
+    def _started(self) -> _Process:
+        if self._process is None:
+            raise errors.UsageError("this container has not been started", hint="call start() or run() first")
+        return self._process
+
+
+class _Process:
+    """The process behind a container: who its parent is, and how we learn of its end."""
+
+    def __init__(self, streams: Streams) -> None:
+        self.streams = streams
+        self.keeper: spawner.Spawner | None = None
+        self.entries: list[dict[str, Any]] = []
+        self.recorded = False
+        self.reaped = False
+        self.code = 0
+        self._own_pids = False
+        self._pid, self._pidfd, self._status = 0, -1, -1
+
+    def clone(
+        self, maker: spawner.Spawner | None, host: Host, plan: child.Plan, ours: Channel, theirs: Channel
+    ) -> tuple[int, int]:
+        """Make the process: ourselves, or by a spawner. Returns (pid, pidfd)."""
+        stdio = (self.streams.theirs[0], self.streams.theirs[1], self.streams.theirs[2])
+        self._own_pids = bool(host.flags & linux.CLONE_NEWPID) or host.pid_namespace is not None
+        if maker is None:
+            parent = os.pidfd_open(os.getpid())
+            try:
+                pid, pidfd = spawner.clone_into(host.flags, host.cgroup, host.pid_namespace)
+                if pid == 0:
+                    child.become(plan, theirs, stdio, parent)
+            finally:
+                os.close(parent)
+        else:
+            self._status, theirs_status = os.pipe2(os.O_CLOEXEC)
+            try:
+                payload, modules = spawner.dump(plan)
+                request = spawner.Request(host, modules, theirs, stdio, theirs_status)
+                pid, pidfd = linux.announce(
+                    "clone3", linux.clone_flags(host.flags), "clone(2)", lambda: maker.clone(request)
+                )
+                ours.send({"plan": True}, payload=payload)
+            finally:
+                os.close(theirs_status)
+        self._pid, self._pidfd = pid, pidfd
+        return pid, pidfd
+
+    def ended(self, timeout: float | None) -> bool:
+        """Relay its output until it ends, and reap it; False if it has not after `timeout` seconds."""
+        if self.reaped:
+            return True
+        if not wait(self.streams, self._pidfd if self._status < 0 else self._status, timeout):
+            return False
+        if self._status < 0:
+            self.code = spawner.reap(self._pid, self._own_pids)
+        else:
+            told = os.read(self._status, 1)
+            self.code = told[0] if told else 128 + _signal.SIGKILL  # a spawner that was killed took it along
+        self.reaped = True
+        self.close()
+        return True
+
+    def close(self) -> None:
+        """Let go of every descriptor of ours."""
+        self.streams.close()
+        for fd in (self._pidfd, self._status):
+            if fd >= 0:
+                os.close(fd)
+        self._pidfd = self._status = -1
+        if self.keeper is not None:
+            self.keeper.release()
+            self.keeper = None
+
+
+def _as_error(failure: dict[str, Any]) -> errors.ContainerError:
+    """What the process said of its failure, as an exception on this side."""
+    part, moment, kind, message = (failure[key] for key in ("part", "moment", "kind", "message"))
+    number = failure.get("errno", 0)
+    known = getattr(errors, kind, None)
+    if isinstance(known, type) and issubclass(known, errors.StartError):
+        return known(message, hint=failure["hint"], part=part, moment=moment, call=failure["call"], errno=number)
+    if isinstance(known, type) and issubclass(known, errors.ContainerError):
+        return known(f"{part}: {message}", hint=failure["hint"])
+    return errors.StartError(
+        f"{part} could not {moment}: {message}",
+        hint=_HINTS.get(linux.errno_name(number), ""),
+        part=part,
+        moment=moment,
+        call=failure.get("call", ""),
+        errno=number,
+    )
+
+
+_HINTS = {
+    "EPERM": "containers are made by root: are you, and with all capabilities (`minicontainer doctor`)?",
+    "ENOSPC": "a limit is reached: disk space, or one of /proc/sys/user/max_*_namespaces",
+    "EINVAL": "this kernel may lack the feature, or the arguments do not fit together (`minicontainer doctor`)",
+    "ENODEV": "this kernel lacks the filesystem (`minicontainer doctor`)",
+    "ENOSYS": "this kernel is too old for that system call (`minicontainer doctor`)",
+}
+
+
+@contextmanager
+def _named(part: str, moment: str) -> Iterator[None]:
+    """Let a system call that fails in the block be known as this part's, in this moment."""
+    with linux.labelled(f"{part}.{moment}"):
+        try:
+            yield
+        except OSError as error:
+            call, number = getattr(error, "call", ""), error.errno or 0
+            raise errors.StartError(
+                f"{part} could not {moment}: {error}",
+                hint=_HINTS.get(linux.errno_name(number), ""),
+                part=part,
+                moment=moment,
+                call=call,
+                errno=number,
+            ) from error
+
+
+def _check_words(argv: list[str], env: dict[str, str]) -> None:
+    for word in [*argv, *env, *env.values()]:
+        if "\0" in word:
+            raise errors.UsageError(f"{word!r} has a NUL byte in it", hint="the kernel ends a word there, execve(2)")
+    for key in env:
+        if not key or "=" in key:
+            raise errors.UsageError(f"{key!r} cannot be the name of an environment variable")
+
+
+# ------------------------------------------------------------------------------------- what a program's end undoes
+
+_live: dict[int, Container] = {}
+_mended = 0
+
+
+def _mend_once() -> None:
+    """Once in each program: undo what a killed one of this instance left."""
+    global _mended
+    if _mended != os.getpid():
+        _mended = os.getpid()
+        records.mend()
+
+
+def _running(container: Container) -> None:
+    process = container._started()
+    if process.keeper is not None:
+        return
+    if not _live:
+        import atexit
+
+        atexit.register(_end_all, os.getpid())
+    _live[id(container)] = container
+
+
+def _ended(container: Container) -> None:
+    _live.pop(id(container), None)
+
+
+def _end_all(owner: int) -> None:
+    if os.getpid() == owner:
+        for container in list(_live.values()):
+            container.remove()

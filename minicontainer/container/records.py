@@ -1,0 +1,132 @@
+"""What a running container has taken from the host, written down before it is taken.
+
+    <exec root>/<container id>/state.json
+
+names the process that answers for the container (its owner, or its keeper when it is detached) and what each part
+needs in order to be released. If that process is killed at any moment, any other one of this instance can read the
+record and undo everything: the spawner when its program dies, the next start, or `minicontainer reset`.
+"""
+
+from __future__ import annotations
+
+import os
+
+from minicontainer import state
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from minicontainer.container.part import Part
+
+
+def directory(container: str) -> str:
+    """The container's directory below the exec root."""
+    return f"{state.exec_root()}/{container}"
+
+
+def path(container: str) -> str:
+    """The container's record."""
+    return f"{directory(container)}/state.json"
+
+
+def describe(part: Part, record: dict[str, Any]) -> dict[str, Any]:
+    """How one part's record stands in the file."""
+    return {"part": f"{type(part).__module__}:{type(part).__qualname__}", "record": record}
+
+
+def recall(entry: dict[str, Any]) -> Part:
+    """A part again from its entry. Raises ValueError for what is no part of this package."""
+    module, _, name = entry["part"].partition(":")
+    package = __name__.split(".")[0]
+    if module.split(".")[0] != package:
+        raise ValueError(f"{entry['part']} is not part of {package}")
+    found = __import__(module, fromlist=[name])
+    part: Part = getattr(found, name).recall(entry["record"])
+    return part
+
+
+def write(container: str, record: dict[str, Any]) -> None:
+    """Write down, or replace, a container's record."""
+    state.write_json(path(container), record)
+
+
+def read(container: str) -> dict[str, Any] | None:
+    """A container's record; None when there is none (any more)."""
+    try:
+        record: dict[str, Any] = state.read_json(path(container))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return record
+
+
+def remove(container: str) -> None:
+    """Remove the record and its directory, if they are still there."""
+    import shutil
+
+    shutil.rmtree(directory(container), ignore_errors=False, onerror=_unless_gone)
+
+
+def _unless_gone(function: Any, path: str, info: Any) -> None:
+    if not isinstance(info[1], FileNotFoundError):
+        raise info[1]
+
+
+def all_containers() -> list[str]:
+    """The ids of all containers of this instance that have a record."""
+    try:
+        names = os.listdir(state.exec_root())
+    except FileNotFoundError:
+        return []
+    return sorted(name for name in names if os.path.exists(path(name)))
+
+
+def is_alive(process: dict[str, int] | None) -> bool:
+    """Whether the very process {"pid", "start_time"} still runs."""
+    return bool(process) and process is not None and 0 < process["start_time"] == state.start_time(process["pid"])
+
+
+def this_process() -> dict[str, int]:
+    """This process, in the form that a record has it."""
+    return {"pid": os.getpid(), "start_time": state.start_time(os.getpid())}
+
+
+def release(container: str, record: dict[str, Any]) -> None:
+    """Undo all that the record names, the last part first, and remove it. The first error is raised at the end."""
+    errors = []
+    for entry in reversed(record["parts"]):
+        try:
+            recall(entry).release()
+        except OSError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+    remove(container)
+
+
+def mend(containers: Iterable[str] | None = None) -> list[str]:
+    """Release every container (of those named, or of all) that nobody answers for any more; their ids.
+
+    A container of which the owner is dead and the process is alive is killed first: it was not detached, so it was
+    to end with its owner.
+    """
+    mended = []
+    for container in list(all_containers() if containers is None else containers):
+        with state.locked(f"{state.exec_root()}/mend.lock"):
+            record = read(container)
+            if record is None or is_alive(record["owner"]):
+                continue
+            process = record.get("process")
+            if process and is_alive(process):
+                os.kill(process["pid"], 9)
+            release(container, record)
+            mended.append(container)
+    return mended
+
+
+def ended(container: str, code: int) -> None:
+    """A keeper's last duty: its container ended with `code`."""
+    record = read(container)
+    if record is not None:
+        release(container, record)
