@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# JupyterLab on the notebooks, for this machine only, behind a token. Its own settings stay in .jupyter/.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. tools/say.sh
+
+home=$PWD/.jupyter
+mkdir -p "$home"
+if [ ! -s "$home/token" ]; then
+    (umask 077 && od -An -N24 -tx1 /dev/urandom | tr -d ' \n' >"$home/token")
+fi
+token=$(cat "$home/token")
+
+link() { printf 'http://127.0.0.1:%s/lab/tree/00-start-here.ipynb?token=%s' "$1" "$token"; }
+answers() { curl --silent --fail --noproxy '*' --max-time 5 --output /dev/null "http://127.0.0.1:$1/api/status?token=$token"; }
+taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+port=${PORT:-8888}
+while taken "$port"; do
+    if answers "$port"; then
+        say "JupyterLab is running already. Open: $(link "$port")"
+        exit 0
+    fi
+    [ "$port" -lt 8988 ] || die "no free port from ${PORT:-8888} to $port" "name one: make lab PORT=9999"
+    port=$((port + 1))
+done
+
+say "JupyterLab starts. Open: $(link "$port")"
+say "Ctrl-C ends it"
+# The kernels make containers, so the server runs as root, with nothing in root's or anyone's home.
+exec 9>&- # (make's job server is none of its business)
+as_root "the notebooks make containers" env \
+    PATH="$PWD/.venv/bin:$PATH" IPYTHONDIR="$home/ipython" \
+    JUPYTER_CONFIG_DIR="$home/config" JUPYTER_DATA_DIR="$home/data" JUPYTER_RUNTIME_DIR="$home/runtime" \
+    "$PWD/.venv/bin/jupyter" lab --allow-root --no-browser --ip 127.0.0.1 --port "$port" \
+    --ServerApp.port_retries=0 --ServerApp.token="$token" --ServerApp.root_dir="$PWD/notebooks" --log-level=WARN
