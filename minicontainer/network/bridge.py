@@ -1,0 +1,258 @@
+"""The bridge network: an address of its own for the container, and a way out and in.
+
+                 host                              │        container
+    eth0 ── routing, nf_tables ── mc…-br0 (gateway) │
+                                   │  │  └─ mc…-0003 ┼── eth0  172.29.0.3, default via 172.29.0.1
+                                   │  └──── mc…-0002 ┼── eth0  172.29.0.2
+                                                    │
+
+The host is the container's router: the bridge has the subnet's first address, and the kernel forwards between it and
+the host's other links (ip_forward), with the firewall's help (firewall.py).
+
+`prepare` has the lock of the address plan. The first container of a network makes the bridge and the rules, the last
+one takes them down, and puts ip_forward back if it was off. What it was is written where it cannot get lost before
+the bridge does: into the bridge's own alias. `ip link` shows it.
+
+The far end of the cable is made in the container's namespace at once; its address and route can be set only from
+within, so the container's own process does that on its way (`join`).
+
+Left out: networks made by the user, names of other containers (DNS), IPv6, limits of bandwidth.
+"""
+
+from __future__ import annotations
+
+import os
+
+from minicontainer import linux, state
+from minicontainer.container.part import Part
+from minicontainer.errors import HostError, UsageError
+from minicontainer.network import files, firewall, links
+from minicontainer.network.addresses import Plan, Subnet, hardware_address, machine_lock, number
+from minicontainer.network.netlink import Netlink
+from minicontainer.network.ports import Port, claim, read
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from minicontainer.container.part import Host, Inside
+
+IP_FORWARD = "/proc/sys/net/ipv4/ip_forward"
+_WAS_OFF = "ip_forward=0"
+
+
+class Bridge(Part):
+    """A network namespace with an address on the instance's bridge, and published ports.
+
+    `publish` is `{8080: 80}` (host port: container port, TCP), or a list of `Port` or of text in Docker's form
+    (`"127.0.0.1:5353:53/udp"`). `address` asks for a certain address of the network; without it the next free one is
+    taken. From `prepare` on, `address` and `ports` say what the container has, `gateway` and `subnet` where it is.
+
+    Raises UsageError for what cannot be read, ConflictError when a port or the address is taken, HostError when this
+    machine has no nft or no subnet left.
+    """
+
+    namespaces = linux.CLONE_NEWNET
+
+    def __init__(
+        self,
+        network: str = "bridge",
+        publish: dict[int, int] | Iterable[Port | str] = (),
+        address: str | None = None,
+    ) -> None:
+        if network != "bridge":
+            raise UsageError(f"there is no network {network!r}", hint="the one network there is is called 'bridge'")
+        self.network = network
+        self.ports = read(publish)
+        self.address = address or ""
+        self.subnet = self.gateway = self.link = ""
+        self.container = self.place = ""
+
+    def record(self, host: Host) -> dict[str, Any]:
+        return {"network": self.network, "container": host.id, "place": files.directory(host.id)}
+
+    def prepare(self, host: Host) -> None:
+        self.container, self.place = host.id, files.directory(host.id)
+        plan = Plan(self.network)
+        with plan.locked(), Netlink() as netlink:
+            bridge = links.find_link(netlink, bridge_name())
+            complete = bridge is not None and bridge.index == plan.index
+            if complete and not self.ports and firewall.generation() == plan.generation:
+                self._reserve(plan, netlink)
+                plan.save()
+                return
+            with machine_lock():
+                rules = _firewall().look()
+                if plan.subnet is None:
+                    _find_subnet(plan, netlink, bridge)
+                self._reserve(plan, netlink)
+                self._claim(plan, rules)
+                plan.save()  # from here on `release` finds what there may be to undo
+                if not complete:
+                    plan.index = _make_bridge(netlink, plan).index
+                _enforce(plan, rules)
+                plan.save()
+
+    def attach(self, host: Host) -> None:
+        with Netlink() as netlink:
+            bridge = links.find_link(netlink, bridge_name())
+            if bridge is None:
+                raise HostError(f"the bridge {bridge_name()} is gone", hint="somebody removed it; start again")
+            links.create_veth(netlink, self.link, bridge, host.pid, "eth0", hardware_address(self.address))
+            if self.ports:
+                links.let_hairpin(netlink, self.link)
+        files.write(
+            host.id,
+            {
+                "resolv.conf": files.resolver(),
+                "hosts": files.hosts(self.address, host.hostname),
+                "hostname": host.hostname + "\n",
+            },
+        )
+
+    def join(self, inside: Inside) -> None:
+        with Netlink() as netlink:
+            links.set_up(netlink, "lo")
+            links.add_address(netlink, "eth0", self.address, Subnet.parse(self.subnet))
+            links.set_up(netlink, "eth0")
+            links.add_default_route(netlink, self.gateway)
+
+    def mount(self, inside: Inside) -> None:
+        if inside.rootfs is not None:
+            files.mount(self.place, inside.rootfs)
+
+    def release(self) -> None:
+        if not self.container:
+            return
+        plan = Plan(self.network)
+        with plan.locked():
+            entry = plan.containers.get(self.container)
+            if entry is not None:
+                with Netlink() as netlink:
+                    links.delete_link(netlink, veth_name(plan.range, entry["address"]))
+                    del plan.containers[self.container]
+                    if not plan.containers:
+                        with machine_lock():
+                            _take_down(netlink)
+                if plan.containers and entry["ports"]:
+                    _enforce(plan, _firewall().look())
+                plan.save()
+        files.remove(self.place)
+
+    def _reserve(self, plan: Plan, netlink: Netlink) -> None:
+        def in_use(address: str) -> bool:
+            return links.find_link(netlink, veth_name(plan.range, address)) is not None
+
+        self.address = plan.reserve(self.container, self.address or None, in_use)
+        self.subnet, self.gateway = str(plan.range), plan.gateway
+        self.link = veth_name(plan.range, self.address)
+
+    def _claim(self, plan: Plan, rules: firewall.RuleSet) -> None:
+        taken = [(port, f"container {owner[:12]}") for owner, _, port in _published(plan)]
+        taken += [(port, f"a container of {table}") for port, table in rules.elsewhere]
+        claimed: list[Port] = []
+        for port in self.ports:
+            claimed.append(claim(port, [*taken, *((other, "this container") for other in claimed)]))
+        self.ports = claimed
+        plan.containers[self.container]["ports"] = [port.record() for port in claimed]
+
+
+def bridge_name() -> str:
+    """The instance's bridge, as `ip link` shows it."""
+    return f"mc{state.tag()}-br0"
+
+
+def veth_name(subnet: Subnet, address: str) -> str:
+    """The host's end of the cable to `address`: its last 16 bits in hex, so no two can have the same."""
+    return f"mc{state.tag()}-{number(address) - subnet.first:04x}"
+
+
+def reset() -> list[str]:
+    """Remove all that this instance has in the kernel's network and the plan's file; what was removed, by name.
+
+    For after a crash that left no records; containers that still run lose their network.
+    """
+    plan, removed = Plan("bridge"), []
+    with state.locked(plan.lock), machine_lock(), Netlink() as netlink:
+        for link in links.all_links(netlink):
+            if link.name.startswith(f"mc{state.tag()}-") and link.name != bridge_name():
+                links.delete_link(netlink, link.name)
+                removed.append(link.name)
+        removed += _take_down(netlink)
+        try:
+            os.unlink(plan.path)
+            removed.append(plan.path)
+        except FileNotFoundError:
+            pass
+    return removed
+
+
+def _firewall() -> firewall.Firewall:
+    return firewall.Firewall(state.instance(), bridge_name())
+
+
+def _published(plan: Plan) -> list[tuple[str, str, Port]]:
+    """All published ports of the plan: container id, container address, port."""
+    return [
+        (owner, entry["address"], Port(**port)) for owner, entry in plan.containers.items() for port in entry["ports"]
+    ]
+
+
+def _enforce(plan: Plan, rules: firewall.RuleSet) -> None:
+    """Bring the kernel's rules in line with the plan, and note the number of the rule set that results.
+
+    Where somebody else has changed it in between, the number is not the one expected: then the next start looks again.
+    """
+    published = [(address, port) for _, address, port in _published(plan)]
+    changed = _firewall().apply(plan.range, published, rules)
+    plan.generation = rules.generation + 1 if changed else rules.generation
+    if changed:
+        firewall.warn_of_legacy_tables()
+
+
+def _find_subnet(plan: Plan, netlink: Netlink, bridge: links.Link | None) -> None:
+    """The plan's subnet: the one that the bridge has if the plan's file was lost under it, else a free one."""
+    for address, subnet in links.subnets_of(netlink, bridge.index) if bridge else ():
+        if number(address) == subnet.first + 1:
+            plan.subnet, plan.last = subnet, 1
+            return
+    plan.choose_subnet(links.routed_subnets(netlink))
+
+
+def _make_bridge(netlink: Netlink, plan: Plan) -> links.Link:
+    """The bridge with its address, ready to forward. Each step is one that may have been done already."""
+    name = bridge_name()
+    links.create_bridge(netlink, name, hardware_address(plan.gateway))
+    others = [link for link in links.all_links(netlink) if _is_bridge(link.name)]
+    bridge = next(link for link in others if link.name == name)
+    with open(IP_FORWARD) as file:
+        off = file.read().strip() == "0"
+    # Another instance's bridge may have switched it on: then whoever is last switches it off.
+    if not bridge.alias:
+        was_off = off or any(link.alias.endswith(_WAS_OFF) for link in others)
+        links.set_up(netlink, name, f"{state.instance()} {_WAS_OFF if was_off else 'ip_forward=1'}")
+    links.add_address(netlink, name, plan.gateway, plan.range)
+    # Answers to connections through the host's 127.0.0.1 come in here, for an address that only lo may have.
+    linux.write(f"/proc/sys/net/ipv4/conf/{name}/route_localnet", "1")
+    if off:
+        linux.write(IP_FORWARD, "1")
+    return bridge
+
+
+def _take_down(netlink: Netlink) -> list[str]:
+    """Undo `_make_bridge` and the firewall's rules; the names of what there was."""
+    removed = _firewall().remove()
+    bridges = [link for link in links.all_links(netlink) if _is_bridge(link.name)]
+    for bridge in bridges:
+        if bridge.name == bridge_name():
+            if bridge.alias.endswith(_WAS_OFF) and len(bridges) == 1:
+                linux.write(IP_FORWARD, "0")
+            links.delete_link(netlink, bridge.name)
+            removed.append(bridge.name)
+    return removed
+
+
+def _is_bridge(name: str) -> bool:
+    """Whether this is a bridge of any instance."""
+    return name.startswith("mc") and name.endswith("-br0") and len(name) == len(bridge_name())
