@@ -17,9 +17,9 @@ talk), `records` (what must be undone if we are killed).
 
 from __future__ import annotations
 
-import _signal
 import os
 from contextlib import contextmanager
+from signal import SIGKILL, SIGTERM
 
 from minicontainer import errors, linux, state
 from minicontainer.container import child, records, spawner
@@ -172,7 +172,7 @@ class Container:
         """The exit status if it has ended, else None."""
         return self.wait() if self._started().ended(0) else None
 
-    def kill(self, signal: int = _signal.SIGKILL) -> None:
+    def kill(self, signal: int = SIGKILL) -> None:
         """Send a signal to its first process; one that has ended gets none, and that is no error."""
         process = self._started()
         if not process.reaped:
@@ -183,7 +183,7 @@ class Container:
 
     def stop(self, timeout: float = 10) -> int:
         """Ask it to end (SIGTERM), and kill it if it has not after `timeout` seconds; the exit status."""
-        self.kill(_signal.SIGTERM)
+        self.kill(SIGTERM)
         try:
             return self.wait(timeout)
         except errors.TimeoutExpired:
@@ -420,7 +420,7 @@ class _Process:
             self.code = spawner.reap(self._pid, self._own_pids)
         else:
             told = os.read(self._status, 1)
-            self.code = told[0] if told else 128 + _signal.SIGKILL  # a spawner that was killed took it along
+            self.code = told[0] if told else 128 + SIGKILL  # a spawner that was killed took it along
         self.reaped = True
         self.close()
         return True

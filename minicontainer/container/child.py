@@ -12,12 +12,12 @@ From `enter` on, every path means the container's files, which are not to be tru
 
 from __future__ import annotations
 
-import _signal
 import errno
 import fcntl
 import gc
 import os
 import select
+import signal
 import sys
 
 from minicontainer import linux
@@ -113,7 +113,7 @@ def _build(plan: Plan, channel: Channel, stdio: tuple[int, int, int], parent: in
 
 def tie_to(parent: int) -> None:
     """Die when the process behind the pidfd `parent` dies, also if it is dead by now."""
-    linux.prctl(linux.PR_SET_PDEATHSIG, _signal.SIGKILL)
+    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
     poll = select.poll()
     poll.register(parent, select.POLLIN)
     if poll.poll(0):
@@ -121,10 +121,10 @@ def tie_to(parent: int) -> None:
 
 
 def _reset_signals() -> None:
-    for number in _signal.valid_signals() - {_signal.SIGKILL, _signal.SIGSTOP}:
-        if _signal.getsignal(number) != _signal.SIG_DFL:
-            _signal.signal(number, _signal.SIG_DFL)
-    _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        if signal.getsignal(number) != signal.SIG_DFL:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
 def _take_descriptors(stdio: tuple[int, int, int], keep: tuple[int, ...]) -> None:

@@ -9,8 +9,8 @@ same in a small binary (tini). signal(7), pid_namespaces(7)
 
 from __future__ import annotations
 
-import _signal
 import os
+import signal
 
 from minicontainer import linux
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 # These stop or report a fault of the one process they are sent to: not ours to hand on.
-_NOT_FORWARDED = {_signal.SIGCHLD, _signal.SIGKILL, _signal.SIGSTOP, _signal.SIGTTIN, _signal.SIGTTOU}
-_NOT_FORWARDED |= {_signal.SIGSEGV, _signal.SIGBUS, _signal.SIGFPE, _signal.SIGILL, _signal.SIGTRAP, _signal.SIGABRT}
+_NOT_FORWARDED: set[int] = {signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP, signal.SIGTTIN, signal.SIGTTOU}
+_NOT_FORWARDED |= {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGABRT}
 
 
 def run(execute: Callable[[], None], detach: Callable[[], None]) -> NoReturn:
@@ -30,16 +30,16 @@ def run(execute: Callable[[], None], detach: Callable[[], None]) -> NoReturn:
     `detach` lets go of the channel to the host's side in this process, so that only the child holds it.
     Errors of `execute` leave by exception, in the child.
     """
-    blocked = _signal.valid_signals() - _NOT_FORWARDED | {_signal.SIGCHLD}
-    _signal.pthread_sigmask(_signal.SIG_SETMASK, blocked)
+    blocked: set[int] = {*signal.valid_signals()} - _NOT_FORWARDED | {signal.SIGCHLD}
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
     pid, _ = linux.clone3()
     if pid == 0:
         os.setpgid(0, 0)  # a group of its own, so that a terminal's Ctrl-C reaches it once
         if os.isatty(0):
             os.tcsetpgrp(0, os.getpid())  # SIGTTOU is blocked still
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
-        linux.prctl(linux.PR_SET_PDEATHSIG, _signal.SIGKILL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
         execute()
         os._exit(70)
     detach()
@@ -53,8 +53,8 @@ def run(execute: Callable[[], None], detach: Callable[[], None]) -> NoReturn:
 def _watch_over(command: int, blocked: set[int]) -> int:
     """Forward signals and reap until the command ends; its exit status, 128 + n after signal n."""
     while True:
-        number = _signal.sigwait(blocked)
-        if number != _signal.SIGCHLD:
+        number = signal.sigwait(blocked)
+        if number != signal.SIGCHLD:
             try:
                 os.kill(command, number)
             except ProcessLookupError:
@@ -95,7 +95,7 @@ def children(pid: int) -> list[int]:
 
 def _kill(pid: int) -> bool:
     try:
-        os.kill(pid, _signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         return False
     return True

@@ -14,11 +14,11 @@ container gets a spawner of its own that stays until the container has ended: it
 
 from __future__ import annotations
 
-import _signal
 import fcntl
 import os
 import pickle
 import select
+import signal
 import sys
 import threading
 
@@ -30,7 +30,7 @@ from minicontainer.errors import ContainerError, HostError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from typing import NoReturn
 
     from minicontainer.container.part import Host
 
@@ -77,7 +77,7 @@ class Spawner:
                 ],
                 setsid=True,  # a Ctrl-C meant for the program does not reach it
                 setsigmask=[],
-                setsigdef=list(_signal.valid_signals() - {_signal.SIGKILL, _signal.SIGSTOP}),
+                setsigdef=list(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}),
             )
         finally:
             theirs.close()
@@ -156,7 +156,7 @@ def dump(plan: child.Plan) -> tuple[bytes, list[str]]:
     try:
         if len(modules) == len(names):
             return pickle.dumps(plan), modules
-        import cloudpickle
+        import cloudpickle  # type: ignore[import-untyped]
 
         return bytes(cloudpickle.dumps(plan)), [*modules, "cloudpickle"]
     except (pickle.PicklingError, AttributeError, TypeError, ValueError) as error:
@@ -186,8 +186,8 @@ def main() -> NoReturn:
     for fd in (0, 1, 2) if keep else (0,):
         os.dup2(null, fd)
     wake, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    _signal.set_wakeup_fd(wake_write)
-    _signal.signal(_signal.SIGCHLD, lambda number, frame: None)
+    signal.set_wakeup_fd(wake_write)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
     served: dict[int, _Served] = {}
     myself = os.pidfd_open(os.getpid())
     poll = select.poll()
@@ -238,7 +238,7 @@ def _serve(channel: Channel, served: dict[int, _Served], myself: int) -> bool:
 
 
 def _become(channel: Channel, stdio: tuple[int, int, int], parent: int) -> NoReturn:
-    _signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(-1)
     child.tie_to(parent)
     received = channel.receive()
     if received is None:
@@ -294,7 +294,7 @@ def _kill_session(session: int) -> None:
         if name.isdecimal() and int(name) != session:
             try:
                 if os.getsid(int(name)) == session:
-                    os.kill(int(name), _signal.SIGKILL)
+                    os.kill(int(name), signal.SIGKILL)
             except (ProcessLookupError, PermissionError):
                 continue
 
@@ -327,7 +327,7 @@ def _end(served: dict[int, _Served]) -> None:
     while True:
         alive = children(os.getpid())
         for pid in alive:
-            os.kill(pid, _signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
         try:
             while True:
                 os.waitpid(-1, 0)

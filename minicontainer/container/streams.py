@@ -52,7 +52,7 @@ class Streams:
         if target == PIPE:
             read, write = os.pipe2(os.O_CLOEXEC)
             ours, theirs = (write, read) if number == 0 else (read, write)
-            self.files[number] = open(ours, "wb" if number == 0 else "rb", buffering=0)
+            self.files[number] = open(ours, "wb" if number == 0 else "rb", buffering=0)  # noqa: SIM115 (the caller closes it)
             return self._keep(theirs)
         return target if isinstance(target, int) else target.fileno()
 

@@ -6,7 +6,7 @@ import ctypes
 import os
 
 from minicontainer.linux.door import syscall
-from minicontainer.linux.libc import by_number, c_void_p
+from minicontainer.linux.libc import by_number, c_int, c_void_p, function
 
 _CAPABILITY_VERSION_3 = 0x20080522
 
@@ -46,6 +46,23 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
         data[i].permitted = permitted >> shift & mask
         data[i].inheritable = inheritable >> shift & mask
     _capset(ctypes.byref(header), data)
+
+
+_setfsuid = function("setfsuid", c_int)
+_setfsgid = function("setfsgid", c_int)
+
+
+@syscall()
+def setfsuid(uid: int) -> int:
+    """Set, for this thread only, the user that it makes files as; its effective file capabilities go when that is
+    not root. Returns the one before. setfsuid(2)"""
+    return _setfsuid(uid)
+
+
+@syscall()
+def setfsgid(gid: int) -> int:
+    """Set, for this thread only, the group that it makes files as. Returns the one before. setfsgid(2)"""
+    return _setfsgid(gid)
 
 
 @syscall()

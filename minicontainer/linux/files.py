@@ -80,6 +80,12 @@ def unlink(path: Path, dir_fd: int | None = None) -> None:
 
 
 @syscall()
+def rename(source: Path, target: Path, source_dir_fd: int | None = None, target_dir_fd: int | None = None) -> None:
+    """rename(2)"""
+    os.rename(source, target, src_dir_fd=source_dir_fd, dst_dir_fd=target_dir_fd)
+
+
+@syscall()
 def symlink(target: Path, path: Path, dir_fd: int | None = None) -> None:
     """symlink(2)"""
     os.symlink(target, path, dir_fd=dir_fd)

@@ -73,7 +73,9 @@ def _path(path: Path | None) -> bytes | None:
 
 
 @syscall(show={"flags": "MS_"})
-def mount(source: Path | None, target: Path, fstype: str | None = None, flags: int = 0, data: str | None = None) -> None:
+def mount(
+    source: Path | None, target: Path, fstype: str | None = None, flags: int = 0, data: str | None = None
+) -> None:
     """Mount, remount, bind, move, or change propagation, as `flags` say. mount(2)"""
     _mount(_path(source), _path(target), _path(fstype), flags, _path(data))
 

@@ -1,0 +1,153 @@
+"""What a root needs besides files: /proc, /sys and /dev.
+
+A root from an image is only files. Programs also expect the kernel's own filesystems: /proc (without it not even `ps`
+works), /sys, and a /dev with a few harmless devices, a terminal multiplexer of its own, shared memory and message
+queues. What of them tells or controls too much of the host is masked or made read-only: the lists are Docker's
+defaults (runtime-spec, config-linux.md, "Masked Paths" and "Readonly Paths").
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from minicontainer import linux
+from minicontainer.chroot import within
+
+MASKED = (
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+)
+READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+# name: (major, minor), admin-guide/devices.txt
+DEVICES = {
+    "null": (1, 3),
+    "zero": (1, 5),
+    "full": (1, 7),
+    "random": (1, 8),
+    "urandom": (1, 9),
+    "tty": (5, 0),
+}
+LINKS = {
+    "fd": "/proc/self/fd",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+    "ptmx": "pts/ptmx",
+}
+_QUIET = linux.MS_NOSUID | linux.MS_NOEXEC | linux.MS_NODEV
+
+
+def proc(root: int) -> None:
+    """/proc, of the PID namespace that this process is in. proc(5)"""
+    with within.place(root, "/proc") as target:
+        linux.mount("proc", target, "proc", _QUIET)
+
+
+def sys(root: int) -> None:
+    """/sys, read-only: it shows the network namespace that this process is in, and much of the host. sysfs(5)
+
+    In a user namespace without a network namespace of its own the kernel refuses a new one; then it is the host's.
+    """
+    with within.place(root, "/sys") as target:
+        try:
+            linux.mount("sysfs", target, "sysfs", _QUIET | linux.MS_RDONLY)
+        except PermissionError:
+            tree = linux.open_tree(
+                linux.AT_FDCWD, "/sys", linux.OPEN_TREE_CLONE | linux.OPEN_TREE_CLOEXEC | linux.AT_RECURSIVE
+            )
+            everywhere = linux.AT_EMPTY_PATH | linux.AT_RECURSIVE
+            linux.mount_setattr(tree, "", everywhere, set_attributes=linux.MOUNT_ATTR_RDONLY)
+            linux.move_mount(tree, "", linux.AT_FDCWD, target)
+            os.close(tree)
+
+
+def dev(root: int) -> None:
+    """/dev: a tmpfs with the standard devices and links, /dev/pts, /dev/shm and /dev/mqueue."""
+    with within.place(root, "/dev") as target:
+        linux.mount("tmpfs", target, "tmpfs", linux.MS_NOSUID | linux.MS_STRICTATIME, "mode=755,size=65536k")
+    directory = linux.openat2(root, "dev", os.O_PATH | os.O_DIRECTORY)
+    before = linux.umask(0)
+    try:
+        for name, (major, minor) in DEVICES.items():
+            _device(directory, name, os.makedev(major, minor))
+        for name, points_to in LINKS.items():
+            linux.symlink(points_to, name, dir_fd=directory)
+        for name in ("pts", "shm", "mqueue"):
+            linux.mkdir(name, 0o755, dir_fd=directory)
+    finally:
+        linux.umask(before)
+        os.close(directory)
+    no_exec = linux.MS_NOSUID | linux.MS_NOEXEC
+    with within.place(root, "/dev/pts") as target:
+        options = "newinstance,ptmxmode=0666,mode=0620"
+        linux.mount("devpts", target, "devpts", no_exec, options + (",gid=5" if _is_mapped_group(5) else ""))
+    with within.place(root, "/dev/shm") as target:
+        linux.mount("shm", target, "tmpfs", _QUIET, "mode=1777,size=65536k")
+    with within.place(root, "/dev/mqueue") as target:
+        linux.mount("mqueue", target, "mqueue", _QUIET)
+
+
+def _device(directory: int, name: str, number: int) -> None:
+    """A device node; in a user namespace, where making one is forbidden, the host's own is bound in its place."""
+    try:
+        linux.mknod(name, stat.S_IFCHR | 0o666, number, dir_fd=directory)
+    except PermissionError:
+        os.close(linux.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666, dir_fd=directory))
+        with within.place(directory, name) as target:
+            linux.mount(f"/dev/{name}", target, flags=linux.MS_BIND)
+
+
+def _is_mapped_group(gid: int) -> bool:
+    """Whether the group exists in this user namespace. user_namespaces(7)"""
+    with open("/proc/self/gid_map") as file:
+        ranges = [line.split() for line in file]
+    return any(int(first) <= gid < int(first) + int(count) for first, _, count in ranges)
+
+
+def mask(root: int, path: str) -> None:
+    """Hide `path`, if it exists: an empty directory over a directory, /dev/null over anything else."""
+    try:
+        fd = linux.openat2(root, path.lstrip("/"), os.O_PATH)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    try:
+        target = f"/proc/self/fd/{fd}"
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            linux.mount("tmpfs", target, "tmpfs", linux.MS_RDONLY | _QUIET, "size=0k,nr_inodes=2")
+        else:
+            linux.mount("/dev/null", target, flags=linux.MS_BIND)
+    finally:
+        os.close(fd)
+
+
+def make_read_only(root: int, path: str) -> None:
+    """Make `path` read-only, if it exists, with all that is mounted below it."""
+    try:
+        fd = linux.openat2(root, path.lstrip("/"), os.O_PATH)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    try:
+        tree = linux.open_tree(
+            fd,
+            "",
+            linux.OPEN_TREE_CLONE | linux.OPEN_TREE_CLOEXEC | linux.AT_RECURSIVE | linux.AT_EMPTY_PATH,
+        )
+        everywhere = linux.AT_EMPTY_PATH | linux.AT_RECURSIVE
+        linux.mount_setattr(tree, "", everywhere, set_attributes=linux.MOUNT_ATTR_RDONLY)
+        onto = linux.MOVE_MOUNT_F_EMPTY_PATH | linux.MOVE_MOUNT_T_EMPTY_PATH
+        linux.move_mount(tree, "", fd, "", onto)
+        os.close(tree)
+    finally:
+        os.close(fd)
