@@ -19,7 +19,7 @@ import time
 
 from minicontainer import linux, state
 from minicontainer.cgroups import units
-from minicontainer.cgroups.layout import layout
+from minicontainer.cgroups.layout import exists, layout, read_file
 from minicontainer.cgroups.v1 import V1
 from minicontainer.cgroups.v2 import V2
 from minicontainer.errors import ConflictError, HostError, NotFoundError, TimeoutExpired, UsageError
@@ -83,22 +83,22 @@ class Group:
         for name in wanted:
             self._driver(f"{name}.")
         wanted.update(controllers, ACCOUNTED)
-        if v2:
-            v2.make(self.path, wanted & self._machine.controllers)
+        mine = False
         try:
+            if v2:
+                v2.make(self.path, wanted & self._machine.controllers)
+                mine = True
             if v1:
                 old = {v1.controller(name) for name in wanted} | set(() if v2 else _OF_NO_V2_TREE)
-                v1.make(self.path, sorted(old & v1.mounts.keys() - self._machine.controllers), first=v2 is None)
+                v1.make(self.path, sorted(old & v1.mounts.keys() - self._machine.controllers), first=not mine)
+                mine = True
             for file in sorted(limits, key=lambda file: file != "memory.max"):  # v1 counts swap on top of memory
                 self[file] = limits[file]
             if v1:
                 v1.settle(self.path)
-        except ConflictError:
-            if v2:
-                self.remove()
-            raise
         except BaseException:
-            self.remove()
+            if mine:
+                self.remove()
             raise
 
     def exists(self) -> bool:
@@ -183,7 +183,7 @@ class Group:
         """
         deadline, pause = time.monotonic() + timeout, 0.0005
         while self._populated():
-            if self._v2 and os.path.exists(file := f"{self._v2.directory(self.path)}/cgroup.kill"):
+            if self._v2 and exists(file := f"{self._v2.directory(self.path)}/cgroup.kill"):
                 linux.write(file, "1")
             else:
                 self._kill_frozen()
@@ -195,7 +195,8 @@ class Group:
     def remove(self, timeout: float = 10) -> None:
         """Kill what is left in the group and remove it, with the groups inside of it. One that is gone is no error."""
         first: OSError | None = None
-        for directory in self.directories():
+        trees = self.directories()
+        for directory in trees:
             try:
                 self._remove(directory, timeout)
             except OSError as error:  # the other trees all the same: another call then finds only this one
@@ -203,10 +204,10 @@ class Group:
         if first:
             raise first
         instance, _, name = self.path.partition("/")
-        if name and "/" not in name:
-            for driver in self._drivers:
-                for directory in driver.directories(instance):
-                    _rmdir(directory)  # stays while there are other groups in it
+        if name and "/" not in name:  # the instance's own group goes with its last one; _rmdir leaves it before
+            parents = [os.path.dirname(directory) for directory in trees]
+            for parent in parents or [top for driver in self._drivers for top in driver.directories(instance)]:
+                _rmdir(parent)
 
     def stats(self) -> Stats:
         """What the group has used, in one look."""
@@ -251,7 +252,7 @@ class Group:
         v1 = self._v1
         assert v1 is not None
         controller = "freezer" if file == "cgroup.freeze" else v1.controller(file)
-        if os.path.isdir(v1.directory(self.path, controller)):
+        if exists(v1.directory(self.path, controller)):
             return
         if not self.exists():
             raise self._missing(file)
@@ -273,7 +274,7 @@ class Group:
         controller = file.partition(".")[0]
         driver = self._driver(file)
         if isinstance(driver, V1):
-            absent = controller != "cgroup" and not os.path.isdir(driver.directory(self.path, driver.controller(file)))
+            absent = controller != "cgroup" and not exists(driver.directory(self.path, driver.controller(file)))
         else:
             absent = controller in self._machine.controllers and controller not in self["cgroup.controllers"].split()
         if absent:
@@ -305,8 +306,7 @@ class Group:
         if self._v2:
             return units.flat(self["cgroup.events"])["frozen"] == 1
         assert self._v1 is not None
-        with open(f"{self._v1.directory(self.path, 'freezer')}/freezer.state") as file:
-            return file.read().strip() == "FROZEN"
+        return read_file(f"{self._v1.directory(self.path, 'freezer')}/freezer.state").strip() == "FROZEN"
 
     def _populated(self) -> bool:
         """Whether anything lives in the group or in groups inside of it; zombies do not."""
@@ -363,9 +363,8 @@ def _children(directory: str) -> list[str]:
 def _pids(directory: str) -> list[int]:
     """The processes in a directory; 0, which is how one outside of our PID namespace is shown, is left out."""
     try:
-        with open(f"{directory}/cgroup.procs") as file:
-            return [int(line) for line in file if line != "0\n"]
-    except (FileNotFoundError, OSError) as error:
+        return [pid for line in read_file(f"{directory}/cgroup.procs").split() if (pid := int(line))]
+    except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP):  # gone, going, or a group of threads
             return []
         raise

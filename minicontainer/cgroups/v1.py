@@ -14,10 +14,9 @@ What v1 cannot do (memory.high, .low, .min, oom.group, …) is a `HostError`: v1
 
 from __future__ import annotations
 
-import os
-
 from minicontainer import linux
 from minicontainer.cgroups import units
+from minicontainer.cgroups.layout import exists, read_file
 from minicontainer.cgroups.v2 import make_directory
 from minicontainer.errors import ConflictError, HostError
 
@@ -86,29 +85,35 @@ class V1:
 
     def directories(self, path: str) -> list[str]:
         """The group's directories that exist."""
-        return [name for tree in self.trees if os.path.isdir(name := f"{tree}/{path}")]
+        return [name for tree in self.trees if exists(name := f"{tree}/{path}")]
 
     def directory(self, path: str, controller: str) -> str:
         """The group's directory in the tree of a controller."""
         return f"{self.mounts[controller]}/{path}"
 
     def make(self, path: str, controllers: Iterable[str], *, first: bool) -> None:
-        """Make the group in these controllers' trees. `first`: nothing of the group exists yet, else ConflictError."""
-        for tree in dict.fromkeys(self.mounts[name] for name in controllers):
-            try:
-                make_directory(f"{tree}/{path}", tree)
-            except FileExistsError:
-                if first:
-                    raise ConflictError(
-                        f"there is a cgroup {path} already", hint="another name, or Group.open"
-                    ) from None
-            first = False
-            if tree == self.mounts.get("cpuset") and "/" in path:
-                self._inherit(path.rpartition("/")[0])
+        """Make the group in these controllers' trees. `first`: nothing of the group may exist yet (ConflictError)."""
+        made: list[str] = []
+        try:
+            for tree in dict.fromkeys(self.mounts[name] for name in controllers):
+                try:
+                    make_directory(f"{tree}/{path}", tree)
+                    made.append(f"{tree}/{path}")
+                except FileExistsError:
+                    if first and not made:
+                        raise ConflictError(
+                            f"there is a cgroup {path} already", hint="another name, or Group.open"
+                        ) from None
+                if tree == self.mounts.get("cpuset") and "/" in path:
+                    self._inherit(path.rpartition("/")[0])
+        except BaseException:
+            for directory in made:
+                linux.rmdir(directory)
+            raise
 
     def settle(self, path: str) -> None:
         """Before a process comes in: a v1 cpuset starts empty and takes nobody."""
-        if "cpuset" in self.mounts and os.path.isdir(self.directory(path, "cpuset")):
+        if "cpuset" in self.mounts and exists(self.directory(path, "cpuset")):
             self._inherit(path)
 
     def add(self, path: str, pid: int) -> None:
@@ -139,7 +144,7 @@ class V1:
 
     def throttling(self, path: str) -> str:
         """v2's lines on throttling in cpu.stat; nothing for a group without a cpu directory."""
-        if "cpu" not in self.mounts or not os.path.isdir(self.directory(path, "cpu")):
+        if "cpu" not in self.mounts or not exists(self.directory(path, "cpu")):
             return ""
         stat = units.flat(self._get(path, "cpu.stat"))
         periods, count, time = stat["nr_periods"], stat["nr_throttled"], stat["throttled_time"] // 1000
@@ -148,8 +153,7 @@ class V1:
     # ------------------------------------------------------------------------------ the files that need arithmetic
 
     def _get(self, path: str, file: str) -> str:
-        with open(f"{self.directory(path, file.partition('.')[0])}/{file}") as opened:
-            return opened.read()
+        return read_file(f"{self.directory(path, file.partition('.')[0])}/{file}")
 
     def _number(self, path: str, file: str) -> int:
         return int(self._get(path, file))
@@ -186,7 +190,7 @@ class V1:
 
     def _read_cpu_stat(self, path: str, _: str) -> str:
         text = ""
-        if "cpuacct" in self.mounts and os.path.isdir(self.directory(path, "cpuacct")):
+        if "cpuacct" in self.mounts and exists(self.directory(path, "cpuacct")):
             for name, file in (("usage", "usage"), ("user", "usage_user"), ("system", "usage_sys")):
                 text += f"{name}_usec {self._number(path, f'cpuacct.{file}') // 1000}\n"
         return text + self.throttling(path)
@@ -195,7 +199,7 @@ class V1:
         return f"{_limit(self._number(path, 'memory.limit_in_bytes'))}\n"
 
     def _write_memory_max(self, path: str, value: str, _: str) -> None:
-        with_swap = _limit(self._memsw(path)) if os.path.exists(self._memsw_file(path)) else "max"
+        with_swap = _limit(self._memsw(path)) if exists(self._memsw_file(path)) else "max"
         if with_swap == "max":
             self._put(path, "memory.limit_in_bytes", -1 if value == "max" else value)
             return
@@ -214,7 +218,7 @@ class V1:
         return f"{self.directory(path, 'memory')}/memory.memsw.limit_in_bytes"
 
     def _memsw(self, path: str) -> int:
-        if not os.path.exists(self._memsw_file(path)):
+        if not exists(self._memsw_file(path)):
             raise HostError("this kernel does not account swap", hint="boot with swapaccount=1")
         return self._number(path, "memory.memsw.limit_in_bytes")
 
@@ -285,7 +289,7 @@ class V1:
         self._put(path, "blkio.bfq.weight", number)
 
     def _bfq(self, path: str) -> int:
-        if not os.path.exists(f"{self.directory(path, 'blkio')}/blkio.bfq.weight"):
+        if not exists(f"{self.directory(path, 'blkio')}/blkio.bfq.weight"):
             raise HostError("v1 has weights for input and output only with the BFQ scheduler", hint="modprobe bfq")
         return self._number(path, "blkio.bfq.weight")
 

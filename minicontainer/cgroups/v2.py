@@ -8,7 +8,6 @@ cgroup.subtree_control, and so all the way up. And a group that passes controlle
 from __future__ import annotations
 
 import errno
-import os
 
 from minicontainer import linux
 from minicontainer.cgroups import layout
@@ -32,7 +31,7 @@ class V2:
 
     def directories(self, path: str) -> list[str]:
         """The group's directories that exist: this one, or none."""
-        return [self.directory(path)] if os.path.isdir(self.directory(path)) else []
+        return [self.directory(path)] if layout.exists(self.directory(path)) else []
 
     def make(self, path: str, controllers: Iterable[str]) -> None:
         """Make a group that has these controllers. Raises ConflictError if there is one of this name."""
@@ -49,7 +48,7 @@ class V2:
             if missing:
                 self.enable(path, missing)
         except BaseException:
-            os.rmdir(directory)
+            linux.rmdir(directory)
             raise
 
     def enable(self, path: str, controllers: set[str]) -> None:
@@ -77,8 +76,7 @@ class V2:
 
     def read(self, path: str, file: str) -> str:
         """One of the group's files, as it is."""
-        with open(f"{self.directory(path)}/{file}") as opened:
-            return opened.read()
+        return layout.read_file(f"{self.directory(path)}/{file}")
 
     def write(self, path: str, file: str, value: str) -> None:
         """Write one of the group's files; brings its controller along if the group has it not yet."""
@@ -86,7 +84,7 @@ class V2:
         controller = file.partition(".")[0]
         if (
             controller in self.machine.controllers
-            and not os.path.exists(name)
+            and not layout.exists(name)
             and controller not in self.read(path, "cgroup.controllers").split()
         ):
             self.enable(path, {controller})
