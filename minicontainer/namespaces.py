@@ -109,16 +109,15 @@ class Namespaces(Part):
             linux.write(f"/proc/{host.pid}/gid_map", _as_lines(self.gid_map))
 
     def second(self, host: Host) -> Part | None:
-        # the mount namespace belongs to the part that made its root (chapter 2), unless only we asked for one
-        kinds = [kind for kind in (*self.kinds, *self.joined) if kind != "mount" or len(host.parts) == 1]
-        return Namespaces(join={kind: host.pid for kind in kinds}) if kinds else None
+        kinds = [*self.kinds, *self.joined]
+        return Namespaces(join=dict.fromkeys(kinds, host.pid)) if kinds else None
 
     # ------------------------------------------------------------------------------------------ in the process
 
     def join(self, inside: Inside) -> None:
         # "user" last: what we are now may join everything, what we are then only what that namespace owns
         for kind in sorted(self.joined, key=lambda kind: kind == "user"):
-            if kind != "pid":
+            if kind not in ("pid", "mount"):
                 linux.setns(inside.fds[f"{kind} namespace"], KINDS[kind][0])
         if "cgroup" in self.kinds:
             linux.unshare(linux.CLONE_NEWCGROUP)
@@ -130,6 +129,8 @@ class Namespaces(Part):
             linux.setresuid(0)
 
     def enter(self, inside: Inside) -> None:
+        if "mount" in self.joined:  # not before this moment: from here on, every path is the container's
+            linux.setns(inside.fds["mount namespace"], linux.CLONE_NEWNS)
         if "uts" in self.kinds:
             linux.sethostname(inside.hostname)
         if self.domainname:

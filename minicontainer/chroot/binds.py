@@ -65,9 +65,7 @@ class Bind(Part):
         # Copied on the host's side, where the path means what the user meant and root may read it; the copy is
         # mounted nowhere until the process hangs it into its own root.
         recursive = linux.AT_RECURSIVE if self.recursive else 0
-        tree = linux.open_tree(
-            linux.AT_FDCWD, self.source, linux.OPEN_TREE_CLONE | linux.OPEN_TREE_CLOEXEC | recursive
-        )
+        tree = linux.open_tree(linux.AT_FDCWD, self.source, linux.OPEN_TREE_CLONE | linux.OPEN_TREE_CLOEXEC | recursive)
         host.give(f"bind {self.target}", tree)
         linux.mount_setattr(
             tree,
@@ -82,7 +80,7 @@ class Bind(Part):
             within.root(_root_of(inside, self.target)) as root,
             within.place(root, self.target, directory=self.is_directory) as target,
         ):
-            linux.move_mount(inside.fds[f"bind {self.target}"], "", linux.AT_FDCWD, target)
+            within.hang(inside.fds[f"bind {self.target}"], target)
 
 
 class Tmpfs(Part):
@@ -104,7 +102,7 @@ class Tmpfs(Part):
 
     def mount(self, inside: Inside) -> None:
         with within.root(_root_of(inside, self.target)) as root, within.place(root, self.target) as target:
-            linux.mount("tmpfs", target, "tmpfs", self.flags, self.options or None)
+            linux.mount("tmpfs", within.path_of(target), "tmpfs", self.flags, self.options or None)
 
 
 def _checked_target(target: str) -> str:

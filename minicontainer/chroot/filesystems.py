@@ -52,7 +52,7 @@ _QUIET = linux.MS_NOSUID | linux.MS_NOEXEC | linux.MS_NODEV
 def proc(root: int) -> None:
     """/proc, of the PID namespace that this process is in. proc(5)"""
     with within.place(root, "/proc") as target:
-        linux.mount("proc", target, "proc", _QUIET)
+        linux.mount("proc", within.path_of(target), "proc", _QUIET)
 
 
 def sys(root: int) -> None:
@@ -62,21 +62,21 @@ def sys(root: int) -> None:
     """
     with within.place(root, "/sys") as target:
         try:
-            linux.mount("sysfs", target, "sysfs", _QUIET | linux.MS_RDONLY)
+            linux.mount("sysfs", within.path_of(target), "sysfs", _QUIET | linux.MS_RDONLY)
         except PermissionError:
             tree = linux.open_tree(
                 linux.AT_FDCWD, "/sys", linux.OPEN_TREE_CLONE | linux.OPEN_TREE_CLOEXEC | linux.AT_RECURSIVE
             )
             everywhere = linux.AT_EMPTY_PATH | linux.AT_RECURSIVE
             linux.mount_setattr(tree, "", everywhere, set_attributes=linux.MOUNT_ATTR_RDONLY)
-            linux.move_mount(tree, "", linux.AT_FDCWD, target)
-            os.close(tree)
+            within.hang(tree, target)
 
 
 def dev(root: int) -> None:
     """/dev: a tmpfs with the standard devices and links, /dev/pts, /dev/shm and /dev/mqueue."""
     with within.place(root, "/dev") as target:
-        linux.mount("tmpfs", target, "tmpfs", linux.MS_NOSUID | linux.MS_STRICTATIME, "mode=755,size=65536k")
+        flags = linux.MS_NOSUID | linux.MS_STRICTATIME
+        linux.mount("tmpfs", within.path_of(target), "tmpfs", flags, "mode=755,size=65536k")
     directory = linux.openat2(root, "dev", os.O_PATH | os.O_DIRECTORY)
     before = linux.umask(0)
     try:
@@ -92,11 +92,13 @@ def dev(root: int) -> None:
     no_exec = linux.MS_NOSUID | linux.MS_NOEXEC
     with within.place(root, "/dev/pts") as target:
         options = "newinstance,ptmxmode=0666,mode=0620"
-        linux.mount("devpts", target, "devpts", no_exec, options + (",gid=5" if _is_mapped_group(5) else ""))
+        linux.mount(
+            "devpts", within.path_of(target), "devpts", no_exec, options + (",gid=5" if _is_mapped_group(5) else "")
+        )
     with within.place(root, "/dev/shm") as target:
-        linux.mount("shm", target, "tmpfs", _QUIET, "mode=1777,size=65536k")
+        linux.mount("shm", within.path_of(target), "tmpfs", _QUIET, "mode=1777,size=65536k")
     with within.place(root, "/dev/mqueue") as target:
-        linux.mount("mqueue", target, "mqueue", _QUIET)
+        linux.mount("mqueue", within.path_of(target), "mqueue", _QUIET)
 
 
 def _device(directory: int, name: str, number: int) -> None:
@@ -106,7 +108,7 @@ def _device(directory: int, name: str, number: int) -> None:
     except PermissionError:
         os.close(linux.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666, dir_fd=directory))
         with within.place(directory, name) as target:
-            linux.mount(f"/dev/{name}", target, flags=linux.MS_BIND)
+            linux.mount(f"/dev/{name}", within.path_of(target), flags=linux.MS_BIND)
 
 
 def _is_mapped_group(gid: int) -> bool:
@@ -123,7 +125,7 @@ def mask(root: int, path: str) -> None:
     except (FileNotFoundError, NotADirectoryError):
         return
     try:
-        target = f"/proc/self/fd/{fd}"
+        target = within.path_of(fd)
         if stat.S_ISDIR(os.fstat(fd).st_mode):
             linux.mount("tmpfs", target, "tmpfs", linux.MS_RDONLY | _QUIET, "size=0k,nr_inodes=2")
         else:
@@ -146,8 +148,6 @@ def make_read_only(root: int, path: str) -> None:
         )
         everywhere = linux.AT_EMPTY_PATH | linux.AT_RECURSIVE
         linux.mount_setattr(tree, "", everywhere, set_attributes=linux.MOUNT_ATTR_RDONLY)
-        onto = linux.MOVE_MOUNT_F_EMPTY_PATH | linux.MOVE_MOUNT_T_EMPTY_PATH
-        linux.move_mount(tree, "", fd, "", onto)
-        os.close(tree)
+        within.hang(tree, fd)
     finally:
         os.close(fd)

@@ -10,14 +10,13 @@ openat2(2)
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 
 from minicontainer import linux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-from contextlib import contextmanager
 
 
 @contextmanager
@@ -31,8 +30,8 @@ def root(path: str) -> Iterator[int]:
 
 
 @contextmanager
-def place(root_fd: int, path: str, *, directory: bool = True) -> Iterator[str]:
-    """A path that means exactly `path` inside the root: something to mount on, made if it is not there.
+def place(root_fd: int, path: str, *, directory: bool = True) -> Iterator[int]:
+    """A descriptor that means exactly `path` inside the root: something to mount on, made if it is not there.
 
     What is missing is made as a directory, or as an empty file when `directory` is False. Raises KernelError, for
     instance ENOTDIR when a file is in the way.
@@ -43,9 +42,20 @@ def place(root_fd: int, path: str, *, directory: bool = True) -> Iterator[str]:
         make(root_fd, path, directory=directory)
         fd = linux.openat2(root_fd, path.lstrip("/"), os.O_PATH)
     try:
-        yield f"/proc/self/fd/{fd}"
+        yield fd
     finally:
         os.close(fd)
+
+
+def path_of(fd: int) -> str:
+    """A path for calls that take only paths, such as mount(2). The link is the kernel's: it leads to this very file."""
+    return f"/proc/self/fd/{fd}"
+
+
+def hang(tree: int, target: int) -> None:
+    """Hang the detached mount `tree` onto the place behind `target`, and close it."""
+    linux.move_mount(tree, "", target, "", linux.MOVE_MOUNT_F_EMPTY_PATH | linux.MOVE_MOUNT_T_EMPTY_PATH)
+    os.close(tree)
 
 
 def make(root_fd: int, path: str, *, directory: bool = True) -> None:

@@ -10,7 +10,7 @@ So this class makes a process, and no more: `Container(["/bin/sh"]).run()` isola
     host:     record, prepare ─ clone ─ attach ── go ──┐                          ┌── release
     process:                      └── waits ───────────┴ join, mount, enter, seal ┴ exec … exit
 
-Files of this chapter: `part` (what a part is), `child` (the process between clone and exec), `init` (PID 1),
+Files of this chapter: `part` (what a part is), `inner` (the process between clone and exec), `init` (PID 1),
 `streams` (input and output), `spawner` (cloning safely from programs with threads), `channel` (how the two sides
 talk), `records` (what must be undone if we are killed).
 """
@@ -22,8 +22,9 @@ from contextlib import contextmanager
 from signal import SIGKILL, SIGTERM
 
 from minicontainer import errors, linux, state
-from minicontainer.container import child, records, spawner
+from minicontainer.container import records, spawner
 from minicontainer.container.channel import Channel
+from minicontainer.container.inner import Plan, become
 from minicontainer.container.part import Host, Inside, Part
 from minicontainer.container.streams import DEVNULL, PIPE, Streams, wait
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from minicontainer.container.streams import Target
 
-__all__ = ["DEVNULL", "PIPE", "Container", "Host", "Inside", "Part"]
+__all__ = ["DEVNULL", "PIPE", "Container", "Host", "Inside", "Part", "child"]
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -46,12 +47,15 @@ class Container:
     from PATH, which it has in any case. `cwd` is where it starts, seen from its own root. `init=True` puts a small
     PID 1 above it that reaps orphans and forwards signals. `id` is 64 hex digits, made up if not given.
 
+    In place of a command, `argv` may be a Python function without arguments: it is called where the command would be
+    executed, and what it returns (anything JSON can say) is `returned` on this side.
+
     A container runs once. Until `start` nothing of it exists; after `wait` nothing of it is left.
     """
 
     def __init__(
         self,
-        argv: Sequence[str],
+        argv: Sequence[str] | Callable[[], object],
         *parts: Part,
         env: Mapping[str, str] | None = None,
         cwd: str = "/",
@@ -59,6 +63,8 @@ class Container:
         id: str = "",
         init: bool = False,
     ) -> None:
+        self.function = argv if callable(argv) else None
+        argv = [getattr(argv, "__name__", "function")] if callable(argv) else argv
         if isinstance(argv, str) or not argv:
             raise errors.UsageError(
                 f"argv is {argv!r}, not a list of words", hint='write ["/bin/sh", "-c", "echo hello"]'
@@ -73,6 +79,7 @@ class Container:
         """Our end of the process's standard input, when it is PIPE; likewise `stdout` and `stderr`."""
         self.stdout: IO[bytes] | None = None
         self.stderr: IO[bytes] | None = None
+        self.returned: Any = None
         self._process: _Process | None = None
         self._released = False
 
@@ -267,8 +274,9 @@ class Container:
                 host.flags |= part.namespaces
             for part in self.parts:
                 self._moment(part, "prepare")
-            plan = child.Plan(
+            plan = Plan(
                 self.argv,
+                self.function,
                 self.env,
                 self.cwd,
                 host.hostname,
@@ -335,6 +343,9 @@ class Container:
             if "execve" in message:
                 arguments, pid = message["execve"], message["pid"]
                 execve = linux.Call("execve", arguments, "", 0, 0, 0, pid, "Container.exec", "execve(2)")
+            if "returned" in message:
+                self.returned = message["returned"]
+                return
             if "gift" in message:
                 self.host.given_back[message["gift"]] = fds[0]
             if failure:
@@ -383,7 +394,7 @@ class _Process:
         self._pid, self._pidfd, self._status = 0, -1, -1
 
     def clone(
-        self, maker: spawner.Spawner | None, host: Host, plan: child.Plan, ours: Channel, theirs: Channel
+        self, maker: spawner.Spawner | None, host: Host, plan: Plan, ours: Channel, theirs: Channel
     ) -> tuple[int, int]:
         """Make the process: ourselves, or by a spawner. Returns (pid, pidfd)."""
         stdio = (self.streams.theirs[0], self.streams.theirs[1], self.streams.theirs[2])
@@ -393,7 +404,7 @@ class _Process:
             try:
                 pid, pidfd = spawner.clone_into(host.flags, host.cgroup, host.pid_namespace)
                 if pid == 0:
-                    child.become(plan, theirs, stdio, parent)
+                    become(plan, theirs, stdio, parent)
             finally:
                 os.close(parent)
         else:
@@ -463,6 +474,17 @@ _HINTS = {
     "ENODEV": "this kernel lacks the filesystem (`minicontainer doctor`)",
     "ENOSYS": "this kernel is too old for that system call (`minicontainer doctor`)",
 }
+
+
+def child(function: Callable[[], object], *parts: Part, timeout: float | None = 60) -> Any:
+    """Call `function` in a fresh single-threaded process, and return what it returns (anything JSON can say).
+
+    Whatever the function does to its process (unshare, chroot, setns) ends with it: the caller's own namespaces, root
+    and directory stay as they are. Raises ContainerError when it raises.
+    """
+    container = Container(function, *parts, cwd=os.getcwd())
+    container.run(timeout=timeout)
+    return container.returned
 
 
 @contextmanager

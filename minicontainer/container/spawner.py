@@ -23,7 +23,7 @@ import sys
 import threading
 
 from minicontainer import linux
-from minicontainer.container import child, records
+from minicontainer.container import inner, records
 from minicontainer.container.channel import Channel
 from minicontainer.container.init import children
 from minicontainer.errors import ContainerError, HostError
@@ -144,14 +144,14 @@ def needed() -> bool:
     return len(os.listdir("/proc/self/task")) > 1
 
 
-def dump(plan: child.Plan) -> tuple[bytes, list[str]]:
+def dump(plan: inner.Plan) -> tuple[bytes, list[str]]:
     """The plan by value, and the modules that its parts come from, for the spawner to import once.
 
     A part that exists only in a notebook's cell has no module that another process could import: cloudpickle then
     sends the class itself.
     """
     package = __name__.split(".")[0]
-    names = {type(part).__module__ for part in plan.parts}
+    names = {type(part).__module__ for part in plan.parts} | ({"__main__"} if plan.function else set())
     modules = sorted(name for name in names if name.split(".")[0] == package)
     try:
         if len(modules) == len(names):
@@ -239,17 +239,17 @@ def _serve(channel: Channel, served: dict[int, _Served], myself: int) -> bool:
 
 def _become(channel: Channel, stdio: tuple[int, int, int], parent: int) -> NoReturn:
     signal.set_wakeup_fd(-1)
-    child.tie_to(parent)
+    inner.tie_to(parent)
     received = channel.receive()
     if received is None:
         os._exit(70)
     try:
-        plan: child.Plan = pickle.loads(received[2])
+        plan: inner.Plan = pickle.loads(received[2])
     except BaseException as error:
         failed = {"part": "Container", "moment": "prepare", "kind": type(error).__name__}
         channel.send({"failed": {**failed, "message": f"a part cannot be rebuilt in the container's process: {error}"}})
         os._exit(70)
-    child.become(plan, channel, stdio, parent)
+    inner.become(plan, channel, stdio, parent)
 
 
 def clone_into(flags: int, cgroup: int | None, pid_namespace: int | None) -> tuple[int, int]:

@@ -240,16 +240,19 @@ def _arguments(
         if value is None:
             continue
         prefix = (show or {}).get(key)
-        text = flags(prefix, value, function.__globals__) if prefix else _show(value)
+        if prefix:
+            text = flags(prefix, value, vars(os) if prefix == "O_" else function.__globals__)
+        else:
+            text = oct(value) if key == "mode" else _show(value)
         shown.append(text if key in names[: len(args)] else f"{key}={text}")
     return ", ".join(shown)
 
 
 def flags(prefix: str, value: int, constants: dict[str, Any]) -> str:
-    """`CLONE_NEWNS|CLONE_NEWPID` for a number, from the constants that begin with `prefix`."""
+    """`CLONE_NEWNS|CLONE_NEWPID` for a number, from the constants that begin with `prefix` (or one of several)."""
     rest, names = value, []
     for name, bit in constants.items():
-        if name.startswith(prefix) and isinstance(bit, int) and bit and bit & rest == bit:
+        if name.startswith(tuple(prefix.split())) and isinstance(bit, int) and bit and bit & rest == bit:
             names.append(name)
             rest &= ~bit
     if rest:
@@ -258,5 +261,9 @@ def flags(prefix: str, value: int, constants: dict[str, Any]) -> str:
 
 
 def _show(value: object) -> str:
-    text = repr(value) if not isinstance(value, bytes) else repr(value.decode(errors="backslashreplace"))
+    if isinstance(value, bytes):
+        value = value.decode(errors="backslashreplace")
+    elif isinstance(value, int):
+        value = int(value)  # not signal.SIGKILL's own, long, way of showing itself
+    text = repr(value)
     return text if len(text) <= 160 else text[:157] + "…" + text[-1]

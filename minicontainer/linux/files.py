@@ -35,7 +35,7 @@ def openat2(dirfd: int, path: Path, flags: int, resolve: int = RESOLVE_IN_ROOT, 
     return _openat2(dirfd, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how))
 
 
-@syscall(name="openat", man="open(2)")
+@syscall(name="openat", man="open(2)", show={"flags": "O_"})
 def open(path: Path, flags: int, mode: int = 0o666, dir_fd: int | None = None) -> int:
     """A close-on-exec descriptor. open(2)"""
     return os.open(path, flags | os.O_CLOEXEC, mode, dir_fd=dir_fd)

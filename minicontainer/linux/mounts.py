@@ -92,7 +92,7 @@ def pivot_root(new_root: Path, put_old: Path) -> None:
     _pivot_root(_path(new_root), _path(put_old))
 
 
-@syscall(show={"flags": "OPEN_TREE_"})
+@syscall(show={"flags": "OPEN_TREE_CLONE OPEN_TREE_CLOEXEC AT_EMPTY_PATH AT_RECURSIVE"})
 def open_tree(dirfd: int, path: Path, flags: int = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC) -> int:
     """A descriptor of a mount: with OPEN_TREE_CLONE of a detached copy (a bind mount that is nowhere yet)."""
     return _open_tree(dirfd, _path(path), flags)
@@ -126,7 +126,14 @@ class _MountAttr(ctypes.Structure):
     _fields_ = [(name, ctypes.c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd")]
 
 
-@syscall(show={"set_attributes": "MOUNT_ATTR_", "clear_attributes": "MOUNT_ATTR_", "propagation": "MS_"})
+@syscall(
+    show={
+        "flags": "AT_EMPTY_PATH AT_RECURSIVE",
+        "set_attributes": "MOUNT_ATTR_",
+        "clear_attributes": "MOUNT_ATTR_",
+        "propagation": "MS_",
+    }
+)
 def mount_setattr(
     dirfd: int,
     path: Path,

@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import gc
+import io
 import os
 import select
 import signal
@@ -27,6 +28,7 @@ from minicontainer.errors import CommandNotExecutable, CommandNotFound, Containe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, NoReturn
 
     from minicontainer.container.channel import Channel
@@ -42,6 +44,7 @@ class Plan:
     def __init__(
         self,
         argv: list[str],
+        function: Callable[[], object] | None,
         env: dict[str, str],
         cwd: str,
         hostname: str,
@@ -52,7 +55,8 @@ class Plan:
         fail_at: int,
         fail_errno: int,
     ) -> None:
-        self.argv, self.env, self.cwd, self.hostname, self.parts = argv, env, cwd, hostname, parts
+        self.argv, self.function, self.env, self.cwd = argv, function, env, cwd
+        self.hostname, self.parts = hostname, parts
         self.init, self.traced, self.fail_at, self.fail_errno = init, traced, fail_at, fail_errno
 
 
@@ -94,7 +98,7 @@ def _build(plan: Plan, channel: Channel, stdio: tuple[int, int, int], parent: in
     inside.give_back = lambda name, fd: channel.send({"gift": name}, [fd])
 
     for moment in MOMENTS:
-        if moment == "enter":
+        if moment == "enter" and plan.parts:
             _stop_imports()
         if moment == "seal":
             reporter.at("Container", "enter")
@@ -106,6 +110,9 @@ def _build(plan: Plan, channel: Channel, stdio: tuple[int, int, int], parent: in
     reporter.at("Container", "seal")
     tie_to(parent)  # again: setresuid clears it, prctl(2)
     linux.close_range(3, flags=linux.CLOSE_RANGE_CLOEXEC)
+    if plan.function is not None:
+        reporter.at("Container", "call")
+        _call(plan.function, reporter)
     if plan.init:
         init.run(lambda: _execute(inside, reporter), channel.close)
     _execute(inside, reporter)
@@ -198,6 +205,13 @@ def _execute(inside: Inside, reporter: _Reporter) -> None:
     )
 
 
+def _call(function: Callable[[], object], reporter: _Reporter) -> NoReturn:
+    """Call a Python function in place of executing a command, and end with status 0."""
+    sys.stdout, sys.stderr = (io.TextIOWrapper(open(fd, "wb", 0), write_through=True) for fd in (1, 2))
+    reporter.returned(function())
+    os._exit(0)
+
+
 def _cannot_execute(path: str, error: OSError) -> CommandNotExecutable:
     reasons = {
         errno.EACCES: "is it a file with its x bit set, on a mount that is not noexec?",
@@ -247,6 +261,10 @@ class _Reporter:
         self.channel.send({"calls": calls, "execve": f"{path!r}, {inside.argv!r}", "pid": os.getpid()})
         if self.watcher:
             self.watcher.calls.clear()
+
+    def returned(self, value: object) -> None:
+        calls = [_as_list(call) for call in self.watcher.calls] if self.watcher else []
+        self.channel.send({"returned": value, "calls": calls})
 
     def failed(self, error: BaseException) -> None:
         message: dict[str, Any] = {"part": self.part, "moment": self.moment, "kind": type(error).__name__}
