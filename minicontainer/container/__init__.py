@@ -173,6 +173,13 @@ class Container:
         if not process.ended(timeout):
             raise errors.TimeoutExpired(f"{self.argv[0]} ran longer than {timeout:g} s")
         self.release()
+        if process.channel is not None:
+            channel, process.channel = process.channel, None
+            try:
+                if process.code in (0, 70):
+                    self._listen(channel)
+            finally:
+                channel.close()
         return process.code
 
     def poll(self) -> int | None:
@@ -249,6 +256,9 @@ class Container:
             self.kill()
             self._process.ended(None)
         self.release()
+        if self._process is not None and self._process.channel is not None:
+            self._process.channel.close()
+            self._process.channel = None
 
     def __enter__(self) -> Self:
         return self if self._process is not None else self.start()
@@ -297,7 +307,8 @@ class Container:
             ours.send({"gifts": list(host.gifts)}, list(host.gifts.values()))
             self._listen(ours)
         finally:
-            ours.close()
+            if process.channel is None:
+                ours.close()
             theirs.close()
             host.close()
 
@@ -343,6 +354,9 @@ class Container:
             if "execve" in message:
                 arguments, pid = message["execve"], message["pid"]
                 execve = linux.Call("execve", arguments, "", 0, 0, 0, pid, "Container.exec", "execve(2)")
+            if "calling" in message:
+                self._started().channel = channel
+                return
             if "returned" in message:
                 self.returned = message["returned"]
                 return
@@ -386,6 +400,8 @@ class _Process:
     def __init__(self, streams: Streams) -> None:
         self.streams = streams
         self.keeper: spawner.Spawner | None = None
+        self.channel: Channel | None = None
+        """Where the result of a Python function will arrive, while it runs."""
         self.entries: list[dict[str, Any]] = []
         self.recorded = False
         self.reaped = False

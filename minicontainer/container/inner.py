@@ -207,7 +207,8 @@ def _execute(inside: Inside, reporter: _Reporter) -> None:
 
 def _call(function: Callable[[], object], reporter: _Reporter) -> NoReturn:
     """Call a Python function in place of executing a command, and end with status 0."""
-    sys.stdout, sys.stderr = (io.TextIOWrapper(open(fd, "wb", 0), write_through=True) for fd in (1, 2))
+    sys.stdout, sys.stderr = (io.TextIOWrapper(io.FileIO(fd, "wb"), write_through=True) for fd in (1, 2))
+    reporter.channel.send({"calling": True})
     reporter.returned(function())
     os._exit(0)
 
