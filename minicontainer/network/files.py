@@ -17,6 +17,7 @@ import os
 import stat
 
 from minicontainer import linux, state
+from minicontainer.chroot import within
 
 NAMES = ("resolv.conf", "hosts", "hostname")
 
@@ -63,19 +64,13 @@ def remove(place: str) -> None:
 
 def mount(place: str, rootfs: str) -> None:
     """Mount the files over those below `rootfs`, which get an empty one to be mounted over where they have none."""
-    root = linux.open(rootfs, os.O_PATH | os.O_DIRECTORY)
-    try:
+    with within.root(rootfs) as root:
         for name in NAMES:
-            copy = linux.open_tree(linux.AT_FDCWD, os.path.join(place, name))
-            harmless = linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV | linux.MOUNT_ATTR_NOEXEC
-            linux.mount_setattr(copy, "", linux.AT_EMPTY_PATH, harmless)
-            target = _target(root, f"/etc/{name}")
-            flags = linux.MOVE_MOUNT_F_EMPTY_PATH | linux.MOVE_MOUNT_T_EMPTY_PATH
-            linux.move_mount(copy, "", target, "", flags)
-            os.close(target)
-            os.close(copy)
-    finally:
-        os.close(root)
+            with within.place(root, _end_of_links(root, f"/etc/{name}"), directory=False) as target:
+                copy = linux.open_tree(linux.AT_FDCWD, os.path.join(place, name))
+                harmless = linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV | linux.MOUNT_ATTR_NOEXEC
+                linux.mount_setattr(copy, "", linux.AT_EMPTY_PATH, harmless)
+                within.hang(copy, target)
 
 
 def resolver() -> str:
@@ -135,17 +130,20 @@ def _is_local_server(line: str) -> bool:
     return len(words) > 1 and words[0] == "nameserver" and (words[1].startswith("127.") or words[1] == "::1")
 
 
-def _target(root: int, path: str) -> int:
-    """A descriptor of `path` below `root` to mount over."""
-    try:
-        return linux.openat2(root, path, os.O_PATH)
-    except FileNotFoundError:
-        pass
-    try:
-        parent = linux.openat2(root, os.path.dirname(path), os.O_PATH | os.O_DIRECTORY)
-    except FileNotFoundError:
-        linux.mkdir(os.path.dirname(path).lstrip("/"), 0o755, dir_fd=root)
-        parent = linux.openat2(root, os.path.dirname(path), os.O_PATH | os.O_DIRECTORY)
-    os.close(parent)
-    # A link that leads nowhere is created where it leads to, as any program in the container would do it.
-    return linux.openat2(root, path, os.O_CREAT | os.O_WRONLY, mode=0o644)
+def _end_of_links(root: int, path: str) -> str:
+    """`path`, or where it leads to if it is a link. (An image made on a systemd host has a resolv.conf that leads
+    into a /run that is not there yet; something to mount on is then made at the link's end.)
+    """
+    for _ in range(40):  # as many links as the kernel follows
+        try:
+            parent = linux.openat2(root, os.path.dirname(path), os.O_PATH | os.O_DIRECTORY)
+        except FileNotFoundError:
+            return path
+        try:
+            link = os.readlink(os.path.basename(path), dir_fd=parent)
+        except OSError:  # EINVAL: it is no link; ENOENT: it is not there
+            return path
+        finally:
+            os.close(parent)
+        path = os.path.normpath(os.path.join(os.path.dirname(path), link))
+    return path

@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     Key = tuple[str, str, int]  # host address, protocol, host port
     Target = tuple[str, int]  # container address, container port
 
+DIRECTORIES = ("/usr/sbin", "/sbin", "/usr/bin", "/usr/local/sbin")
+"""Where nft may be."""
+
 NFNL_SUBSYS_NFTABLES = 10
 NFT_MSG_GETGEN = 16
 NFTA_GEN_ID = 1
@@ -259,7 +262,7 @@ def _run(script: bytes, arguments: tuple[str, ...]) -> bytes:
 
 def _spawn(argv: list[str], actions: list[tuple[int, int, int]]) -> int:
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
-    for directory in ("/usr/sbin", "/sbin", "/usr/bin", "/usr/local/sbin"):
+    for directory in DIRECTORIES:
         try:
             return os.posix_spawn(f"{directory}/nft", argv, environment, file_actions=actions)
         except FileNotFoundError:
