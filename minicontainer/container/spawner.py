@@ -110,6 +110,10 @@ class Spawner:
         poll.register(self._channel.fileno(), select.POLLIN)
         return self.owner == os.getpid() and not poll.poll(0)
 
+    def fileno(self) -> int:
+        """Our end of the channel."""
+        return self._channel.fileno()
+
     def release(self) -> None:
         """Let go of it: it ends when its containers have (a keeper), or ends them (any other)."""
         self._channel.close()
@@ -137,6 +141,11 @@ def shared() -> Spawner:
                 _shared.release()
             _shared = Spawner()
         return _shared
+
+
+def current() -> Spawner | None:
+    """This program's spawner, if it has started one."""
+    return _shared if _shared is not None and _shared.owner == os.getpid() else None
 
 
 def needed() -> bool:

@@ -1,0 +1,109 @@
+"""Every test runs under the leak check: afterwards the host is as it was before, or the test fails and says how not.
+
+The suite has data and exec roots of its own, never the user's. It is a "child subreaper": whatever process a test
+leaves behind becomes a child of pytest (not of init), and so is found. Two runs on one machine take turns, test by
+test, because each would see the other's containers.
+
+What fixtures of a wider scope make (a registry, an image) exists before the check begins and is theirs to remove.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from minicontainer import leaks, linux
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+LOCK = "/tmp/minicontainer-tests.lock"
+_lock = -1
+_roots = ""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    global _lock, _roots
+    if os.geteuid() != 0:
+        raise pytest.UsageError("the tests make containers, and root makes those: sudo .venv/bin/python -m pytest")
+    linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
+    _lock = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    # Not below pytest's own directory, which is 0700: root in a user namespace is nobody there.
+    _roots = tempfile.mkdtemp(prefix="minicontainer-tests-", dir="/var/tmp")
+    os.chmod(_roots, 0o755)
+    os.environ["MINICONTAINER_DATA_ROOT"] = f"{_roots}/data"
+    os.environ["MINICONTAINER_EXEC_ROOT"] = f"{_roots}/exec"
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if _roots:
+        leaks.reset(all=True)
+        shutil.rmtree(_roots)
+
+
+@contextmanager
+def _turn() -> Iterator[None]:
+    fcntl.flock(_lock, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(_lock, fcntl.LOCK_UN)
+
+
+def _reap() -> None:
+    """Do init's work for the orphans that came to us: wait for those that have ended."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
+
+
+def _left(before: leaks.Snapshot) -> str:
+    if leaks.difference(before, leaks.snapshot("host")):
+        _reap()
+    lines = leaks.left_since(before)
+    return "\n  ".join(["the test did not leave the host as it found it:", *lines]) if lines else ""
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks() -> Iterator[None]:
+    """The check itself. The first fixture of every test, so the last to end."""
+    with _turn():
+        before = leaks.snapshot("host")
+        yield
+        if left := _left(before):
+            pytest.fail(left, pytrace=False)
+
+
+# A notebook's cells are no test functions, so they have no fixtures: there the check goes around the whole notebook,
+# from before its kernel starts until after it has ended.
+
+_notebook: tuple[object, leaks.Snapshot] | None = None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
+    global _notebook
+    if isinstance(item, pytest.Function):
+        return (yield)
+    if _notebook is None:
+        fcntl.flock(_lock, fcntl.LOCK_EX)
+        before = leaks.snapshot("host")
+        del before.found["descriptor"]  # the client of the kernel keeps sockets for the next notebook
+        _notebook = (item.parent, before)
+    result = yield
+    if nextitem is None or nextitem.parent is not item.parent:
+        left = _left(_notebook[1])
+        _notebook = None
+        fcntl.flock(_lock, fcntl.LOCK_UN)
+        if left:
+            report = pytest.TestReport(item.nodeid, item.location, {}, "failed", left, "teardown")
+            item.ihook.pytest_runtest_logreport(report=report)
+    return result
