@@ -196,7 +196,7 @@ class Config:
         self.working_dir = _text(run, "WorkingDir", "the config")
         pairs = _strings(run, "Env", "the config")
         for word in (*self.entrypoint, *self.cmd, *pairs, self.user, self.working_dir):
-            if "\0" in word or not word.isascii() and any("\ud800" <= letter <= "\udfff" for letter in word):
+            if "\0" in word or any("\ud800" <= letter <= "\udfff" for letter in word):
                 raise _bad(f"the config has {word!r:.80}, which no command, variable, user or path can be")
         if not all(pair.find("=") > 0 for pair in pairs):
             raise _bad("Env of the config has an entry that is not NAME=VALUE")

@@ -19,14 +19,15 @@ in a layout, so an OCI twin carries the name (`Manifest.twin`).
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from contextlib import contextmanager
 
 from minicontainer import state
-from minicontainer.errors import ConflictError, ImageError, NotFoundError
+from minicontainer.errors import ConflictError, HostError, ImageError, NotFoundError
 from minicontainer.images.manifest import MAX_DOCUMENT, OCI_INDEX, Descriptor, Platform, parse_document
-from minicontainer.images.reference import DIGEST, Reference
+from minicontainer.images.reference import Reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -222,14 +223,13 @@ class Store:
         """Give an image its name. One that had this name stays, nameless, if it has no other."""
         with self.locked():
             entries = self.entries()
-            others = [other for other in entries if other.manifest.digest != entry.manifest.digest or other.name]
-            kept = []
-            for other in others:
-                if other.name != entry.name:
-                    kept.append(other)
-                elif not any(more.manifest.digest == other.manifest.digest for more in others if more is not other):
-                    if other.manifest.digest != entry.manifest.digest:
-                        kept.append(other.named(""))
+            same = entry.manifest.digest
+            kept = [other for other in entries if other.name not in (entry.name, "")]
+            kept += [other for other in entries if not other.name and other.manifest.digest != same]
+            for other in entries:
+                digest = other.manifest.digest
+                if other.name == entry.name and digest not in (same, *(more.manifest.digest for more in kept)):
+                    kept.append(other.named(""))
             self._write([*kept, entry])
 
     def tag(self, text: str, name: str) -> None:
@@ -269,8 +269,6 @@ class Store:
 
     def collect(self) -> None:
         """Delete what no image, no session and no container needs."""
-        import shutil
-
         with self.session() as session, self.locked():
             entries = self.entries()
             needed, layers = session.others(), _used_layers()
@@ -285,8 +283,7 @@ class Store:
             for name in os.listdir(self.layers):
                 if name not in layers:
                     os.rename(f"{self.layers}/{name}", f"{session.path}/{name}")
-            # The rest happens without the lock: a layer has lost its place in one step.
-        shutil.rmtree(session.path, ignore_errors=True)
+            # A layer loses its place in one step; its files go when the session ends, the store unlocked.
 
     def _walk(self, digest: str, needed: set[str]) -> None:
         needed.add(digest)
@@ -371,6 +368,20 @@ class Session:
         os.close(self._fd)
 
 
+def host_error(error: OSError, root: str) -> HostError:
+    """What it means when the data root cannot be written."""
+    hints = {
+        errno.ENOSPC: f"make room on the filesystem of {root}: nothing of what was arriving has been kept",
+        errno.EDQUOT: f"your quota on the filesystem of {root} is used up",
+        errno.EROFS: f"the filesystem of {root} is read-only",
+        errno.EACCES: "images are root's: use sudo",
+        errno.EPERM: "images are root's: use sudo",
+    }
+    name = errno.errorcode.get(error.errno or 0, str(error.errno))
+    place = error.filename or root
+    return HostError(f"{place}: {name} ({error.strerror})", hint=hints.get(error.errno or 0, f"look at {place}"))
+
+
 def _is(fd: int, path: str) -> bool:
     try:
         return os.path.samestat(os.fstat(fd), os.stat(path))
@@ -392,8 +403,3 @@ def _used_layers() -> set[str]:
         except FileNotFoundError:
             continue
     return found
-
-
-def is_digest(text: str) -> bool:
-    """Whether `text` is a sha256 digest."""
-    return bool(DIGEST.fullmatch(text))

@@ -1,0 +1,323 @@
+"""One layer on its way from the registry to a directory, in one pass.
+
+    socket ──► sha256, size ──► blob file ──► inflate ──► sha256 ──► unpack
+               (the digest)                               (the diff_id)
+
+Nothing is read twice and never is much of it in memory. Nobody sees any of it until both digests are right: then
+the file becomes a blob and the directory a layer, by one rename each.
+
+Each step is work for a processor: hashing and inflating a gigabyte takes seconds. So layers are fetched by several
+processes (`workers`), and this module is what such a worker executes: it reads jobs as lines of JSON from its standard
+input and answers with lines on its standard output. It ends with its owner (PR_SET_PDEATHSIG).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any, TextIO
+
+from minicontainer import linux
+from minicontainer.errors import ContainerError, ImageError
+from minicontainer.images.manifest import DOCKER_LAYER, OCI_LAYER, Descriptor
+from minicontainer.images.reference import Reference
+from minicontainer.images.registry import Registry
+from minicontainer.images.store import Store, host_error
+from minicontainer.images.transport import ATTEMPTS, BrokenConnection
+from minicontainer.images.unpack import unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+CHUNK = 256 << 10
+"""Bytes that are read from a registry at a time."""
+
+OUTPUT = 1 << 20
+"""Bytes that one step of inflating may make: a bomb of gzip becomes a thousand times as large as it came."""
+
+
+class Job:
+    """One layer to fetch: what `workers` sends, as JSON.
+
+    `reference` is where from; `authorization` the header that the registry has accepted for `scope`.
+    """
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        self.number: int = fields["number"]
+        self.store = Store(fields["root"])
+        self.session: str = fields["session"]
+        self.blob = Descriptor(fields["media_type"], fields["digest"], fields["size"])
+        self.diff_id: str = fields["diff_id"]
+        self.chain_id: str = fields["chain_id"]
+        self.reference: str = fields["reference"]
+        self.credentials: list[str] | None = fields["credentials"]
+        self.authorization: dict[str, str] = fields["authorization"]
+
+
+def fetch(job: Job, registry: Registry | None, report: Callable[[str, int], None]) -> None:
+    """Bring the blob and the unpacked layer into the store, whichever is not there yet. Raises ContainerError."""
+    report("waiting", 0)
+    with job.store.alone(job.blob.digest):
+        unpacked = os.path.isdir(job.store.layer(job.chain_id))
+        if job.store.has(job.blob):
+            if unpacked:
+                return
+            try:
+                _unpack(job, _Source(job.blob, _from_file(job.store.blob(job.blob.digest)), report, "unpacking"))
+                return
+            except _Damaged:
+                os.unlink(job.store.blob(job.blob.digest))
+        if registry is None:
+            raise ImageError(f"the store has lost the layer {job.blob.digest}", hint="pull the image again")
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                _download(job, registry, report, unpacked=unpacked)
+                return
+            except BrokenConnection:
+                if attempt == ATTEMPTS:
+                    raise
+                time.sleep(0.2 * attempt)
+
+
+def _download(job: Job, registry: Registry, report: Callable[[str, int], None], *, unpacked: bool) -> None:
+    path = f"{job.session}/{job.number}.blob"
+    with registry.blob(job.blob) as answer, open(path, "wb", buffering=0) as file:
+        source = _Source(job.blob, answer.readinto, report, "downloading", file)
+        if unpacked:
+            source.drain()
+            os.rename(path, job.store.blob(job.blob.digest))
+        else:
+            _unpack(job, source, path)
+
+
+def _unpack(job: Job, source: _Source, path: str = "") -> None:
+    tree = f"{job.session}/{job.number}.{os.urandom(4).hex()}"
+    os.mkdir(tree, 0o755)
+    plain = job.blob.media_type in (OCI_LAYER, DOCKER_LAYER)
+    with _Ahead(source.chunks() if plain else inflate(source.chunks())) as stream:
+        try:
+            done = unpack(io.BufferedReader(stream, OUTPUT), tree)
+        except ImageError:
+            stream.stop()
+            source.drain()  # if the bytes are not those that were asked for, that is the error to tell
+            raise
+    source.drain()
+    if done.diff_id != job.diff_id:
+        raise ImageError(
+            f"the layer {job.blob.digest} unpacks to {done.diff_id}, the image's config says {job.diff_id}",
+            hint="whoever made the image must mend it",
+        )
+    if path:
+        os.rename(path, job.store.blob(job.blob.digest))
+    try:
+        os.rename(tree, job.store.layer(job.chain_id))
+    except OSError:
+        if not os.path.isdir(job.store.layer(job.chain_id)):  # else another blob with the same content was faster
+            raise
+
+
+class _Damaged(ImageError):
+    """A blob of the store is not what its name says."""
+
+
+class _Source:
+    """The bytes of a blob as they come: counted, hashed, and copied to a file."""
+
+    def __init__(
+        self,
+        blob: Descriptor,
+        readinto: Callable[[memoryview], int],
+        report: Callable[[str, int], None],
+        status: str,
+        file: io.FileIO | None = None,
+    ) -> None:
+        self._blob, self._readinto, self._report, self._status, self._file = blob, readinto, report, status, file
+        self._sha256 = hashlib.sha256()
+        self._count = 0
+        self._verified = False
+        self._error: BaseException | None = None
+
+    def chunks(self) -> Iterator[memoryview]:
+        """The bytes, each chunk valid until the next is asked for. Raises at the end if they are not the right ones."""
+        try:
+            yield from self._chunks()
+        except ContainerError as error:
+            self._error = error
+            raise
+
+    def _chunks(self) -> Iterator[memoryview]:
+        buffer = memoryview(bytearray(CHUNK))
+        while count := self._readinto(buffer):
+            chunk = buffer[:count]
+            self._count += count
+            if self._count > self._blob.size:
+                raise self._lie(f"has more than the {self._blob.size} bytes that its manifest says")
+            self._sha256.update(chunk)
+            if self._file:
+                written = 0
+                while written < count:
+                    written += self._file.write(chunk[written:])
+            self._report(self._status, self._count)
+            yield chunk
+        if self._count != self._blob.size:
+            raise self._lie(f"has {self._count} bytes, its manifest says {self._blob.size}")
+        if f"sha256:{self._sha256.hexdigest()}" != self._blob.digest:
+            raise self._lie(f"has the digest sha256:{self._sha256.hexdigest()}")
+        self._verified = True
+
+    def drain(self) -> None:
+        """Read what is left, and verify."""
+        if self._error is not None:
+            raise self._error
+        if not self._verified:
+            for _ in self.chunks():
+                pass
+
+    def _lie(self, what: str) -> ImageError:
+        if self._file:
+            hint = "something between the registry and here changes content, or its storage is damaged"
+            return ImageError(f"the blob {self._blob.digest} that arrives {what}", hint=hint)
+        return _Damaged(f"the blob {self._blob.digest} of the store {what}", hint="pull the image again")
+
+
+def _from_file(path: str) -> Callable[[memoryview], int]:
+    file = open(path, "rb", buffering=0)  # noqa: SIM115  (closed with its last reference, below)
+    return lambda buffer: file.readinto(buffer) or 0
+
+
+def inflate(chunks: Iterator[memoryview]) -> Iterator[bytes]:
+    """Gunzip, in bounded steps. A gzip file may have several members, and zeros after them. RFC 1952, 2.2"""
+    from isal import isal_zlib
+
+    member, members = None, 0
+    try:
+        for chunk in chunks:
+            data: memoryview | bytes = chunk
+            while data:
+                if member is None:
+                    if members and not bytes(data).strip(b"\0"):
+                        break
+                    member, members = isal_zlib.decompressobj(wbits=31), members + 1
+                yield member.decompress(data, OUTPUT)
+                data = member.unused_data if member.eof else member.unconsumed_tail
+                member = None if member.eof else member
+        while member is not None and (made := member.decompress(b"", OUTPUT)):
+            yield made
+            member = None if member.eof else member
+    except isal_zlib.error as error:
+        raise ImageError(f"a layer is not gzip, as its manifest says ({error})", hint=_PUSH_AGAIN) from None
+    if member is not None or not members:
+        raise ImageError("a layer's gzip data ends in the middle", hint=_PUSH_AGAIN)
+
+
+_PUSH_AGAIN = "whoever made the image must push it again"
+
+
+class _Ahead(io.RawIOBase):
+    """A stream whose source works ahead in a thread of its own: there the bytes are received, hashed and inflated
+    (all outside Python's lock), while the caller makes files of the last ones."""
+
+    def __init__(self, chunks: Iterator[bytes] | Iterator[memoryview]) -> None:
+        self._queue: queue.Queue[bytes | BaseException] = queue.Queue(maxsize=4)
+        self._rest = memoryview(b"")
+        self._ended: BaseException | None = None
+        self._stopped = False
+        self._thread = threading.Thread(target=self._work, args=(chunks,), daemon=True)
+        self._thread.start()
+
+    def _work(self, chunks: Iterator[bytes] | Iterator[memoryview]) -> None:
+        try:
+            for chunk in chunks:
+                if self._stopped:
+                    break
+                self._queue.put(bytes(chunk))
+            self._queue.put(EOFError())
+        except BaseException as error:
+            self._queue.put(error)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._rest and self._ended is None:
+            chunk = self._queue.get()
+            if isinstance(chunk, BaseException):
+                self._ended = chunk
+            else:
+                self._rest = memoryview(chunk)
+        if not self._rest:
+            if isinstance(self._ended, EOFError):
+                return 0
+            assert self._ended is not None
+            raise self._ended
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+    def stop(self) -> None:
+        """End the thread; what it has read ahead is dropped."""
+        self._stopped = True
+        while self._thread.is_alive():
+            try:
+                self._queue.get(timeout=0.01)
+            except queue.Empty:
+                continue
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+
+def main() -> None:
+    """Be a worker: do jobs until there are no more. The first argument is the owner's pid."""
+    linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(sys.argv[1]):
+        return  # it died before we asked to hear of it
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    registries: dict[str, Registry] = {}
+    for line in sys.stdin.buffer:
+        job = Job(json.loads(line))
+        try:
+            fetch(job, _registry(job, registries), _reporter(job, answers))
+            answer: dict[str, Any] = {"status": "done"}
+        except ContainerError as error:
+            answer = {"status": "failed", "error": type(error).__name__, "message": error.message, "hint": error.hint}
+        except OSError as error:
+            failed = host_error(error, job.store.root)
+            answer = {"status": "failed", "error": "HostError", "message": failed.message, "hint": failed.hint}
+        answers.write(json.dumps({"number": job.number} | answer) + "\n")
+
+
+def _registry(job: Job, known: dict[str, Registry]) -> Registry | None:
+    if not job.reference:
+        return None
+    if job.reference not in known:
+        credentials = (job.credentials[0], job.credentials[1]) if job.credentials else None
+        known[job.reference] = Registry(Reference.parse(job.reference), credentials=credentials)
+        known[job.reference].authorizer.headers.update(job.authorization)
+    return known[job.reference]
+
+
+def _reporter(job: Job, answers: TextIO) -> Callable[[str, int], None]:
+    """Tells the owner where we are, ten times a second at most."""
+    last = 0.0
+
+    def report(status: str, current: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > 0.1:
+            last = time.monotonic()
+            answers.write(json.dumps({"number": job.number, "status": status, "current": current}) + "\n")
+
+    return report
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""Pull: from a name to an image whose layers are unpacked.
+
+    name ─► index ─► manifest for this platform ─► config ─► the layers, several at a time ─► the name
+
+The name comes last. Whatever happens before, the store is as it was, apart from blobs and layers that are whole; the
+next pull uses these, and a collection takes them when nobody does.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from minicontainer.errors import ImageError, NotFoundError
+from minicontainer.images import progress as bars
+from minicontainer.images import workers
+from minicontainer.images.image import Image
+from minicontainer.images.manifest import (
+    INDEXES,
+    MAX_DOCUMENT,
+    OCI_MANIFEST,
+    Config,
+    Descriptor,
+    Manifest,
+    Platform,
+    chain_ids,
+    media_type_of,
+    parse_document,
+)
+from minicontainer.images.reference import Reference
+from minicontainer.images.registry import Registry
+from minicontainer.images.store import Entry, Session, Store, host_error
+
+if TYPE_CHECKING:
+    from minicontainer.images.auth import Credentials
+    from minicontainer.images.progress import Progress
+
+
+def pull(
+    reference: str,
+    *,
+    platform: str = "",
+    credentials: Credentials | None = None,
+    progress: Progress | None = None,
+) -> Image:
+    """Bring the image that `reference` names from its registry, unless it is here already; it comes back unpacked.
+
+    `platform` is `os/architecture[/variant]`, this machine's unless given. `credentials` are a name and a password;
+    otherwise those of `~/.docker/config.json`, if any. `progress` is called with events (`progress.Event`); None shows
+    bars on a terminal and in a notebook. Raises NotFoundError, ImageError, HostError.
+    """
+    store = Store()
+    try:
+        return _pull(store, Reference.parse(reference), platform, credentials, progress)
+    except OSError as error:
+        raise host_error(error, store.root) from error
+
+
+def _pull(
+    store: Store, reference: Reference, platform: str, credentials: Credentials | None, progress: Progress | None
+) -> Image:
+    wanted = Platform.parse(platform) if platform else Platform.host()
+    with Registry(reference, credentials=credentials) as registry, store.session() as session:
+        known_as, document, media_type = _resolve(registry, reference, wanted)
+        manifest = Manifest.parse(document, media_type)
+        session.needs([manifest.config.digest, *(layer.digest for layer in manifest.layers)])
+        config_document = _config(store, registry, manifest.config)
+        config = Config.parse(config_document, len(manifest.layers))
+        if config.platform.architecture and not wanted.accepts(config.platform):
+            raise ImageError(
+                f"{reference.familiar} is an image for {config.platform}, not for {wanted}",
+                hint=f"pull it with platform={str(config.platform)!r} if that is meant",
+            )
+        chain = chain_ids(config.diff_ids)
+        session.needs(chain)
+        fetch_layers(store, session, manifest, config, chain, progress, registry)
+        store.keep_document(config_document, session)
+        verbatim = store.keep_document(document, session)
+        twin = manifest.twin()
+        digest = store.keep_document(twin, session) if twin else verbatim
+        entry = Entry(
+            Descriptor(OCI_MANIFEST, digest, len(twin or document)),
+            reference.name,
+            digest=known_as,
+            verbatim=verbatim if twin else "",
+            layers=chain,
+            platform=config.platform if config.platform.architecture else None,
+        )
+        store.put(entry)
+        return Image(store, entry)
+
+
+def _resolve(registry: Registry, reference: Reference, wanted: Platform) -> tuple[str, bytes, str]:
+    """The digest that the name stands for, and the manifest for our platform with its media type."""
+    document, media_type, known_as = registry.manifest(reference.target)
+    for _ in range(4):  # an index may point to another one
+        media_type = media_type_of(parse_document(document, "manifest"), media_type)
+        if media_type not in INDEXES:
+            return known_as, document, media_type
+        try:
+            chosen = wanted.choose(document, media_type)
+        except ImageError as error:
+            raise ImageError(f"{reference.familiar}: {error.message}", hint=error.hint) from None
+        document, media_type, _digest = registry.manifest(chosen.digest)
+        if len(document) != chosen.size:
+            raise ImageError(
+                f"the manifest {chosen.digest} has {len(document)} bytes, its index says {chosen.size}",
+                hint="whoever made the image must mend it",
+            )
+    raise ImageError(f"{reference.familiar}: an index of an index of an index", hint="this is no honest image")
+
+
+def _config(store: Store, registry: Registry, descriptor: Descriptor) -> bytes:
+    if store.has(descriptor) and descriptor.size <= MAX_DOCUMENT:
+        return store.document(descriptor.digest)
+    return registry.document(descriptor)
+
+
+def fetch_layers(
+    store: Store,
+    session: Session,
+    manifest: Manifest,
+    config: Config,
+    chain: list[str],
+    progress: Progress | None = None,
+    registry: Registry | None = None,
+) -> None:
+    """Bring what the store lacks of the layers, as blobs and unpacked. Without a registry: unpack the blobs."""
+    show, end = bars.begin(progress)
+    jobs: list[dict[str, Any]] = []
+    for number, (layer, diff_id, chain_id) in enumerate(zip(manifest.layers, config.diff_ids, chain, strict=True)):
+        if store.has(layer) and os.path.isdir(store.layer(chain_id)):
+            show(bars.Event(layer.digest, "exists", layer.size, layer.size))
+            continue
+        jobs.append(
+            {
+                "number": number,
+                "root": store.root,
+                "session": session.path,
+                "media_type": layer.media_type,
+                "digest": layer.digest,
+                "size": layer.size,
+                "diff_id": diff_id,
+                "chain_id": chain_id,
+                "reference": registry.reference.name if registry else "",
+                "credentials": registry.credentials if registry else None,
+                "authorization": registry.authorizer.headers if registry else {},
+            }
+        )
+
+    def report(answer: dict[str, Any]) -> None:
+        layer = manifest.layers[answer["number"]]
+        current = layer.size if answer["status"] == "done" else answer["current"]
+        show(bars.Event(layer.digest, answer["status"], current, layer.size))
+
+    try:
+        workers.run(jobs, report)
+    finally:
+        end()
+
+
+def unpack_layers(store: Store, entry: Entry) -> Entry:
+    """Unpack an image that another tool has put into the store, from its blobs; its entry with the layers."""
+    try:
+        with store.session() as session:
+            manifest = Manifest.parse(store.document(entry.manifest.digest), entry.manifest.media_type)
+            config = Config.parse(store.document(manifest.config.digest), len(manifest.layers))
+            chain = chain_ids(config.diff_ids)
+            session.needs([entry.manifest.digest, manifest.config.digest, *(layer.digest for layer in manifest.layers)])
+            session.needs(chain)
+            fetch_layers(store, session, manifest, config, chain)
+            whole = Entry(
+                entry.manifest,
+                entry.name,
+                digest=entry.digest,
+                verbatim=entry.verbatim,
+                layers=chain,
+                platform=entry.platform,
+            )
+            if not any(other.manifest.digest == entry.manifest.digest for other in store.entries()):
+                raise NotFoundError(f"image {entry.name} was removed meanwhile", hint="pull it again")
+            store.put(whole)
+            return whole
+    except OSError as error:
+        raise host_error(error, store.root) from error

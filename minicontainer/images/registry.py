@@ -1,0 +1,166 @@
+"""The registry's API: four kinds of address, and everything is named by its digest.
+
+    /v2/<repository>/manifests/<tag or digest>     GET, HEAD, PUT
+    /v2/<repository>/blobs/<digest>                GET, HEAD
+    /v2/<repository>/blobs/uploads/                POST: where to send a blob to; then PUT …?digest=
+
+Only a tag is a matter of trust: it can point to another manifest tomorrow. What is asked for by digest is checked
+against it here, so that nobody in between can give us anything else. (OCI distribution-spec)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Self
+from urllib.parse import urlencode, urljoin, urlsplit
+
+from minicontainer.errors import ImageError, NotFoundError
+from minicontainer.images.auth import Authorizer, Credentials
+from minicontainer.images.manifest import INDEXES, MANIFESTS, MAX_DOCUMENT, Descriptor
+from minicontainer.images.reference import HUB, Reference
+from minicontainer.images.transport import Answer, RegistryError, Transport, is_insecure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from io import FileIO
+
+
+class Registry:
+    """One repository of one registry."""
+
+    def __init__(self, reference: Reference, *, actions: str = "pull", credentials: Credentials | None = None) -> None:
+        self.reference = reference
+        self.transport = Transport()
+        self.credentials = credentials
+        self.authorizer = Authorizer(reference.registry, self.transport, credentials)
+        self.scope = f"repository:{reference.repository}:{actions}"
+        host = "registry-1.docker.io" if reference.registry == HUB else reference.registry
+        scheme = "http" if is_insecure(reference.registry) else "https"
+        self._origin = f"{scheme}://{host}"
+        self._base = f"{self._origin}/v2/{reference.repository}"
+
+    def manifest(self, target: str) -> tuple[bytes, str, str]:
+        """A manifest or an index: its bytes, its media type, its digest. Raises NotFoundError and ImageError."""
+        accept = ", ".join((*MANIFESTS, *INDEXES))
+        with self._request("GET", f"{self._base}/manifests/{target}", {"Accept": accept}) as answer:
+            if answer.status == 404:
+                name = f"{self.reference.registry}/{self.reference.repository}"
+                raise NotFoundError(
+                    f"{self.reference.registry} has no image {name}{'@' if ':' in target else ':'}{target}",
+                    hint="check the name's spelling and the tag",
+                )
+            self._expect(answer, 200, "read the manifest")
+            data = answer.read(MAX_DOCUMENT)
+            media_type = answer.header("Content-Type").partition(";")[0].strip()
+        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        if ":" in target and digest != target:
+            raise ImageError(f"the manifest {target} that {self.reference.registry} sends is {digest}", hint=_LIAR)
+        return data, media_type, digest
+
+    def document(self, descriptor: Descriptor) -> bytes:
+        """A small blob, verified: a config. Raises ImageError."""
+        if descriptor.size > MAX_DOCUMENT:
+            raise ImageError(
+                f"a config of {descriptor.size} bytes: at most {MAX_DOCUMENT} are read", hint="this is no honest image"
+            )
+        with self.blob(descriptor) as answer:
+            data = answer.read(max(descriptor.size, 1))
+        if len(data) != descriptor.size or f"sha256:{hashlib.sha256(data).hexdigest()}" != descriptor.digest:
+            raise ImageError(f"the config that {self.reference.registry} sends is not {descriptor.digest}", hint=_LIAR)
+        return data
+
+    def blob(self, descriptor: Descriptor) -> Answer:
+        """A blob to be read, nothing verified yet."""
+        answer = self._request("GET", f"{self._base}/blobs/{descriptor.digest}")
+        try:
+            self._expect(answer, 200, f"read the blob {descriptor.digest}")
+        except BaseException:
+            answer.close()
+            raise
+        return answer
+
+    def has_blob(self, digest: str) -> bool:
+        """Whether the repository has a blob."""
+        with self._request("HEAD", f"{self._base}/blobs/{digest}") as answer:
+            if answer.status != 404:
+                self._expect(answer, 200, "look for a blob")
+            return answer.status == 200
+
+    def upload(self, descriptor: Descriptor, opener: Callable[[], FileIO]) -> None:
+        """Send a blob, in one piece."""
+        with self._request("POST", f"{self._base}/blobs/uploads/", body=b"") as answer:
+            self._expect(answer, 202, "begin an upload")
+            location = urljoin(answer.url, answer.header("Location"))
+        location += ("&" if urlsplit(location).query else "?") + urlencode({"digest": descriptor.digest})
+        headers = {"Content-Type": "application/octet-stream"}
+        with self._request("PUT", location, headers, stream=(opener, descriptor.size)) as answer:
+            self._expect(answer, 201, f"upload the blob {descriptor.digest}")
+
+    def put_manifest(self, target: str, data: bytes, media_type: str) -> None:
+        """Send a manifest; its blobs are there already."""
+        url = f"{self._base}/manifests/{target}"
+        with self._request("PUT", url, {"Content-Type": media_type}, body=data) as answer:
+            self._expect(answer, 201, "write the manifest")
+
+    def _request(
+        self,
+        method: str,
+        url: str,
+        headers: dict[str, str] | None = None,
+        body: bytes | None = None,
+        stream: tuple[Callable[[], FileIO], int] | None = None,
+    ) -> Answer:
+        """A request with our credentials, made again when the registry asks for (other) ones."""
+        ours = url.startswith(f"{self._origin}/")
+        for _ in range(2):
+            shown = dict(headers or {})
+            if ours and self.scope in self.authorizer.headers:
+                shown["Authorization"] = self.authorizer.headers[self.scope]
+            answer = self.transport.request(method, url, shown, body, stream=stream)
+            if answer.status != 401 or not answer.url.startswith(f"{self._origin}/"):
+                break  # another host's challenge would lead our password there
+            challenges = answer.headers("WWW-Authenticate")
+            answer.close()
+            if not self.authorizer.answer(challenges, self.scope):
+                break
+        return answer
+
+    def _expect(self, answer: Answer, status: int, action: str) -> None:
+        if answer.status == status:
+            return
+        name = self.reference.registry
+        hints = {
+            401: f"docker login {name} (a repository that does not exist can look like this too)",
+            403: f"the user that ~/.docker/config.json names for {name} may not do this",
+            404: "check the name's spelling",
+            413: "a proxy before the registry limits the size of a request",
+            429: "it limits how often it can be asked: wait, or log in",
+        }
+        raise RegistryError(
+            f"{name} does not let us {action} of {self.reference.repository}: HTTP {answer.status}{_reason(answer)}",
+            hint=hints.get(answer.status, "try again later; the registry's own log knows more"),
+            status=answer.status,
+        )
+
+    def close(self) -> None:
+        """Close its connections."""
+        self.transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+_LIAR = "something between the registry and here changes content, or its storage is damaged"
+
+
+def _reason(answer: Answer) -> str:
+    """What the registry says about an error, in short. distribution-spec, "Error Codes" """
+    try:
+        first = json.loads(answer.read(64 << 10))["errors"][0]
+        return f" ({first.get('code', '')}: {first.get('message', '')!s:.120})"
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, ImageError):
+        return ""
