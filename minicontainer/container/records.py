@@ -10,6 +10,7 @@ record and undo everything: the spawner when its program dies, the next start, o
 from __future__ import annotations
 
 import os
+import time
 
 from minicontainer import state
 
@@ -127,6 +128,14 @@ def mend(containers: Iterable[str] | None = None) -> list[str]:
 
 def ended(container: str, code: int) -> None:
     """A keeper's last duty: its container ended with `code`."""
+    write_end(container, code)
     record = read(container)
     if record is not None:
         release(container, record)
+
+
+def write_end(container: str, code: int) -> None:
+    """Note how a container ended, if something of it is kept below the data root."""
+    kept = f"{state.data_root()}/containers/{container}"
+    if os.path.isdir(kept):
+        state.write_json(f"{kept}/ended.json", {"exit_code": code, "time": time.time()})

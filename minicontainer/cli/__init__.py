@@ -1,0 +1,105 @@
+"""The command line: `minicontainer run -m 64M -p 8080:80 IMAGE …`, without a daemon.
+
+It stands above all chapters and holds nothing of the engine: each command reads its options, puts parts together and
+calls what a notebook would call. A command's module is imported when it is called, so that `run` does not pay for
+`pull`.
+
+Exit statuses are Docker's: the container's own; 125 when the engine or the options failed, 126 when the command could
+not be executed, 127 when there is none; 1 when another command failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from minicontainer.errors import CommandNotExecutable, CommandNotFound, ContainerError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import NoReturn
+
+    AddArguments = Callable[[argparse.ArgumentParser], None]
+    Execute = Callable[[argparse.Namespace], int]
+
+# command → (module below this one, what it does); the module has a function of that name and one that adds arguments
+COMMANDS = {
+    "run": ("run", "run a command in a new container"),
+    "exec": ("containers", "run a second command in a running container"),
+    "ps": ("containers", "list containers"),
+    "logs": ("containers", "show what a detached container has written"),
+    "stop": ("containers", "ask containers to end, then kill them"),
+    "kill": ("containers", "send a signal to containers"),
+    "rm": ("containers", "remove containers"),
+    "pull": ("images", "fetch an image from a registry"),
+    "push": ("images", "put an image into a registry"),
+    "images": ("images", "list images"),
+    "rmi": ("images", "remove images"),
+    "tag": ("images", "give an image another name"),
+    "import": ("images", "make an image of a directory or a tar archive"),
+    "inspect": ("images", "show all about images or containers, as JSON"),
+    "doctor": ("doctor", "check that this machine can run containers"),
+    "reset": ("reset", "remove everything that broken experiments left"),
+}
+ENGINE_FAILED = 125
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with Docker's exit status for a wrong option, and one line for it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(ENGINE_FAILED, f"{self.prog}: {message}. See '{self.prog} --help'.\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if words[0] in ("-v", "--version", "version"):
+        from importlib.metadata import version
+
+        print(f"minicontainer {version('minicontainer')}")
+        return 0
+    command = words[0]
+    if command not in COMMANDS:
+        print(f"minicontainer: there is no command {command!r}. See 'minicontainer --help'.", file=sys.stderr)
+        return ENGINE_FAILED
+    module, summary = COMMANDS[command]
+    found = __import__(f"minicontainer.cli.{module}", fromlist=["COMMANDS"])
+    add_arguments, execute = found.COMMANDS[command]
+    parser = Parser(prog=f"minicontainer {command}", description=summary[0].upper() + summary[1:], allow_abbrev=False)
+    add_arguments(parser)
+    arguments = parser.parse_args(words[1:])
+    try:
+        return _call(execute, arguments)
+    except CommandNotFound as error:
+        return _fail(error, 127)
+    except CommandNotExecutable as error:
+        return _fail(error, 126)
+    except ContainerError as error:
+        return _fail(error, ENGINE_FAILED if command in ("run", "exec") else 1)
+
+
+def _call(execute: Execute, arguments: argparse.Namespace) -> int:
+    try:
+        return execute(arguments)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `minicontainer images | head -1`: the reader has enough
+        sys.stderr.close()
+        return 141
+
+
+def _fail(error: ContainerError, status: int) -> int:
+    hint = f" ({error.hint})" if error.hint else ""
+    print(f"minicontainer: {error.message}{hint}", file=sys.stderr)
+    return status
+
+
+def _help() -> str:
+    lines = ["usage: minicontainer COMMAND [OPTIONS]", "", "A container engine that reads like a book.", ""]
+    lines += [f"  {name:<8} {summary}" for name, (_, summary) in COMMANDS.items()]
+    return "\n".join([*lines, "", "'minicontainer COMMAND --help' shows the options of one command."])
