@@ -186,7 +186,12 @@ def announce(name: str, arguments: str, man: str, action: Callable[[], R]) -> R:
     """Let `action` pass through the door under `name`: for requests to the kernel that are no system call."""
     watcher = _watch.get()
     if watcher is None:
-        return action()
+        try:
+            return action()
+        except KernelError:
+            raise
+        except OSError as error:
+            raise kernel_error(error.errno or 0, name, arguments) from None
     return _watched(watcher, name, arguments, man, action)
 
 
