@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from minicontainer.images.pulling import pull as pull
     from minicontainer.images.pushing import push as push
 
-__all__ = ["Image", "Store", "find", "images", "import_", "inspect", "pull", "push", "remove", "tag"]
+__all__ = ["Image", "Store", "get", "images", "import_", "inspect", "pull", "push", "remove", "tag"]
 
 
-def find(name: str) -> Image:
+def get(name: str) -> Image:
     """The image of that name, or with an id that begins so. Raises NotFoundError."""
     store = Store()
     return Image(store, store.find(name))
@@ -49,7 +49,7 @@ def remove(image: str) -> list[str]:
 
 def inspect(name: str) -> dict[str, object]:
     """All that is known of an image: names, digests, the config, where its layers lie."""
-    image = find(name)
+    image = get(name)
     names = [other.entry.name for other in images() if other.entry.manifest.digest == image.entry.manifest.digest]
     return {
         "Id": image.id,

@@ -219,8 +219,8 @@ def chain_ids(diff_ids: Sequence[str]) -> list[str]:
 
     chain: list[str] = []
     for diff_id in diff_ids:
-        text = f"sha256:{chain[-1]} {diff_id}".encode()
-        chain.append(hashlib.sha256(text).hexdigest() if chain else diff_id.removeprefix("sha256:"))
+        text = f"sha256:{chain[-1]} {diff_id}" if chain else ""
+        chain.append(hashlib.sha256(text.encode()).hexdigest() if chain else diff_id.removeprefix("sha256:"))
     return chain
 
 
