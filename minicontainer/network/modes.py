@@ -33,8 +33,10 @@ class _Files(Part):
     def record(self, host: Host) -> dict[str, Any]:
         return {"place": files.directory(host.id)}
 
-    def attach(self, host: Host) -> None:
+    def prepare(self, host: Host) -> None:
         self.place = files.directory(host.id)
+
+    def attach(self, host: Host) -> None:
         files.write(host.id, self._texts(host))
 
     def mount(self, inside: Inside) -> None:
@@ -81,6 +83,7 @@ class JoinNetwork(_Files):
         self.target = target
 
     def prepare(self, host: Host) -> None:
+        super().prepare(host)
         path = f"/proc/{self.target}/ns/net" if isinstance(self.target, int) else self.target
         try:
             fd = linux.open(path, os.O_RDONLY)
