@@ -39,6 +39,30 @@ if TYPE_CHECKING:
     from minicontainer.network import NoNetwork as NoNetwork
     from minicontainer.overlayfs import Overlay as Overlay
 
+__all__ = [
+    "Bind",
+    "Bridge",
+    "Cgroup",
+    "Chroot",
+    "Container",
+    "ContainerError",
+    "HostNetwork",
+    "Image",
+    "JoinNetwork",
+    "Namespaces",
+    "NoNetwork",
+    "Overlay",
+    "Part",
+    "PivotRoot",
+    "Terminal",
+    "Tmpfs",
+    "User",
+    "child",
+    "import_",
+    "pull",
+    "push",
+]
+
 _HOMES = {
     "cgroups": ("Cgroup",),
     "chroot": ("Bind", "Chroot", "PivotRoot", "Terminal", "Tmpfs", "User"),
@@ -61,4 +85,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted(name for names in _HOMES.values() for name in names)
+    return __all__
