@@ -304,7 +304,10 @@ class Container:
                 self._record(process)
             for part in self.parts:
                 self._moment(part, "attach")
-            ours.send({"gifts": list(host.gifts)}, list(host.gifts.values()))
+            try:
+                ours.send({"gifts": list(host.gifts)}, list(host.gifts.values()))
+            except BrokenPipeError:
+                pass  # it failed before it was told to go, and has left word why
             self._listen(ours)
         finally:
             if process.channel is None:

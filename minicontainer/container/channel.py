@@ -49,7 +49,8 @@ class Channel:
             ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", fds).tobytes())]
             sent = self._socket.sendmsg([data], ancillary, _socket.MSG_NOSIGNAL)
             data = data[sent:]
-        self._socket.sendall(data + payload, _socket.MSG_NOSIGNAL)
+        if data or payload:  # an empty send would fail if the other side has read all and gone
+            self._socket.sendall(data + payload, _socket.MSG_NOSIGNAL)
 
     def receive(self) -> tuple[dict[str, Any], list[int], bytes] | None:
         """The next message, its descriptors (close-on-exec) and its payload; None at the end of the conversation."""
