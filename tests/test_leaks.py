@@ -305,6 +305,16 @@ def test_reset_touches_nothing_that_is_not_ours(instance: str, tmp_path: Path) -
         linux.umount2(str(data / "containers"))
 
 
+def test_reset_keeps_a_container_that_has_ended_and_was_to_be_kept(instance: str) -> None:
+    kept, leftover = (f"{state.data_root()}/containers/{digit * 64}" for digit in "01")
+    for directory in (kept, leftover):
+        os.makedirs(f"{directory}/upper/etc")
+    state.write_json(f"{kept}/container.json", {})
+    assert leaks.reset() == [f"removed: file {leftover}"]
+    assert os.path.isdir(f"{kept}/upper/etc")
+    assert leaks.reset(all=True) == [f"removed: file {kept}"]
+
+
 def test_reset_removes_a_file_that_was_never_finished(instance: str) -> None:
     dead = subprocess.Popen(["true"])
     dead.wait()

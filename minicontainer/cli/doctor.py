@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from minicontainer import linux, state
@@ -46,8 +48,12 @@ _NAMESPACES = {
     "cgroup": linux.CLONE_NEWCGROUP,
     "time": linux.CLONE_NEWTIME,
 }
-_LIMITS = {"memory": ("memory.max", 64 << 20), "cpu": ("cpu.max", "50000 100000"), "pids": ("pids.max", 100)}
-_OPTIONAL_LIMITS = {"cpuset": ("cpuset.cpus", "0"), "io": ("io.weight", 100)}
+_LIMITS: dict[str, tuple[str, str | int]] = {
+    "memory": ("memory.max", 64 << 20),
+    "cpu": ("cpu.max", "50000 100000"),
+    "pids": ("pids.max", 100),
+}
+_OPTIONAL_LIMITS: dict[str, tuple[str, str | int]] = {"cpuset": ("cpuset.cpus", "0"), "io": ("io.weight", 100)}
 _AS_ROOT = "run it as root (sudo); inside of a container, that one needs --privileged"
 
 
@@ -75,15 +81,6 @@ def doctor() -> list[Check]:
     if done.returncode != 0:
         raise ContainerError(f"the examining process failed: {done.stderr.strip()}", hint="this is a bug: report it")
     return [Check(*values) for values in json.loads(done.stdout)]
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Print the checks; 1 when something that is needed is missing."""
-    checks = doctor()
-    print("\n".join(map(str, checks)))
-    failed = [check.name for check in checks if check.needed and not check.ok]
-    print(f"\n{'This machine lacks: ' + ', '.join(failed) if failed else 'This machine can do it all.'}")
-    return 1 if failed else 0
 
 
 def examine() -> None:
@@ -152,10 +149,18 @@ def _python() -> Iterator[Check]:
     yield _check("packages", packages, "make lab, or: pip install -e .")
 
 
+def _clone() -> None:
+    pid, pidfd = linux.clone3()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    os.close(pidfd)
+
+
 def _kernel() -> Iterator[Check]:
     def calls() -> str:
         attempts: dict[str, Callable[[], object]] = {
-            "clone3": lambda: os.waitpid(linux.clone3()[0] or os._exit(0), 0),
+            "clone3": _clone,
             "openat2": lambda: os.close(linux.openat2(linux.AT_FDCWD, "/", os.O_PATH, 0)),
             "close_range": lambda: linux.close_range(1 << 20),
             "fsopen": lambda: os.close(linux.fsopen("tmpfs")),
@@ -190,15 +195,18 @@ def _namespaces() -> Iterator[Check]:
         before = os.readlink(f"/proc/self/ns/{name}")
         linux.unshare(_NAMESPACES[kind])
         if kind == "pid":  # the file is empty until the namespace has its first process
-            os.waitpid(os.fork() or os._exit(0), 0)
-            return "a new one"
-        if os.readlink(f"/proc/self/ns/{name}") == before:
+            pid = os.fork()
+            if pid == 0:
+                os._exit(os.getpid())
+            if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 1:
+                raise RuntimeError("the first process in it is not number 1")
+        elif os.readlink(f"/proc/self/ns/{name}") == before:
             raise RuntimeError("unshare succeeded and changed nothing")
         return "a new one"
 
     for kind in _NAMESPACES:
         limit = f"see sysctl user.max_{kind}_namespaces"
-        yield _check(f"namespace {kind}", _in_child(lambda kind=kind: unshare(kind)), f"{limit}; EPERM: {_AS_ROOT}")  # type: ignore[misc]
+        yield _check(f"namespace {kind}", _in_child(partial(unshare, kind)), f"{limit}; EPERM: {_AS_ROOT}")
 
 
 def _private_mounts() -> None:
@@ -284,15 +292,13 @@ def _cgroups() -> Iterator[Check]:
         with Group.create(f"doctor-{os.getpid()}-{controller}", {file: value}) as group:
             pid = os.fork()
             if pid == 0:
-                os.pause() if hasattr(os, "pause") else os.read(os.pipe()[0], 1)
+                while True:
+                    signal.pause()
             try:
                 group.add(pid)
                 if pid not in group.processes():
                     raise RuntimeError("a process was moved into a group and is not there")
-                place = next(
-                    path for path in group.directories() if controller in path or path == group.directories()[0]
-                )
-                return f"{file} = {group[file]}"
+                return f"{file} = {group[file]}, on cgroup {'v2' if controller in layout().controllers else 'v1'}"
             finally:
                 os.kill(pid, 9)
                 os.waitpid(pid, 0)
@@ -301,7 +307,7 @@ def _cgroups() -> Iterator[Check]:
         for controller, (file, value) in limits.items():
             yield _check(
                 f"cgroup {controller}",
-                lambda controller=controller, file=file, value=value: limit(controller, file, value),  # type: ignore[misc]
+                partial(limit, controller, file, value),
                 f"is the {controller} controller switched on? cat /proc/cgroups, cgroup_disable= in /proc/cmdline",
                 needed,
             )
@@ -336,7 +342,7 @@ def _network() -> Iterator[Check]:
             raise PermissionError(f"{path} is read-only")
         return "may be switched on"
 
-    yield _check("bridge and veth", _in_child(cable), f"modprobe bridge veth; EPERM: {_AS_ROOT}")
+    yield _check("bridge and veth", _in_child(cable), f"modprobe -a bridge veth; EPERM: {_AS_ROOT}")
     yield _check(
         "firewall", _in_child(rules), "apt-get install nftables; modprobe nf_tables nft_nat nft_masq nft_fib_inet"
     )
@@ -359,3 +365,22 @@ def _course() -> Iterator[Check]:
 
 
 _EXAMINATIONS = (_python, _kernel, _privileges, _namespaces, _roots, _overlay, _cgroups, _network, _course)
+
+
+# ---------------------------------------------------------------------------------------------------------- the command
+
+
+def _doctor_arguments(parser: argparse.ArgumentParser) -> None:
+    """It has none."""
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    """Print the checks; 1 when something that is needed is missing."""
+    checks = doctor()
+    print("\n".join(map(str, checks)))
+    failed = [check.name for check in checks if check.needed and not check.ok]
+    print(f"\n{'This machine lacks: ' + ', '.join(failed) if failed else 'This machine can do it all.'}")
+    return 1 if failed else 0
+
+
+COMMANDS = {"doctor": (_doctor_arguments, _doctor)}

@@ -27,8 +27,8 @@ from minicontainer.overlayfs import upper
 def reset(all: bool = False) -> list[str]:
     """Remove every leftover of this instance, and nothing else; what was removed, in words.
 
-    Running containers, and groups in which something runs, stay, unless `all` is true: then they are killed. Images
-    stay in any case. Everything is listed before the records are read: what is found then and has no record belongs
+    Running containers, groups in which something runs, and containers that have ended but were to be kept (they have a
+    container.json) stay, unless `all` is true. Images stay in any case. Everything is listed before the records are read: what is found then and has no record belongs
     to nobody, even if containers start meanwhile.
     """
     before = everything_of_ours()
@@ -42,7 +42,7 @@ def reset(all: bool = False) -> list[str]:
     _reset_mounts()
     _reset_cgroups(all)
     _reset_network()
-    _reset_files()
+    _reset_files(all)
     return [line.replace("left behind:", "removed:") for line in difference(everything_of_ours(), before)]
 
 
@@ -115,12 +115,13 @@ def _reset_network() -> None:
             network.Bridge.recall({"network": "bridge", "container": container, "place": place}).release()
 
 
-def _reset_files() -> None:
+def _reset_files(all: bool) -> None:
     data, runtime = state.data_root(), state.exec_root()
     found = [*paths(runtime, images=True), *paths(data, images=True)]
     living = _living()
     for path in found:
-        if (container := _container_in(path)) and container not in living:
+        container, kept = _container_in(path), os.path.exists(f"{path}/container.json")
+        if container and container not in living and (all or not kept):
             upper.remove(path)
             shutil.rmtree(path, ignore_errors=True)
         # a writer of JSON that was killed: NAME.json.PID.RANDOM
