@@ -28,8 +28,8 @@ def reset(all: bool = False) -> list[str]:
     """Remove every leftover of this instance, and nothing else; what was removed, in words.
 
     Running containers, groups in which something runs, and containers that have ended but were to be kept (they have a
-    container.json) stay, unless `all` is true. Images stay in any case. Everything is listed before the records are read: what is found then and has no record belongs
-    to nobody, even if containers start meanwhile.
+    container.json) stay, unless `all` is true. Images stay in any case. Everything is listed before the records are
+    read: what is found then and has no record belongs to nobody, even if containers start meanwhile.
     """
     before = everything_of_ours()
     for container in records.all_containers():
