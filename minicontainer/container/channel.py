@@ -37,6 +37,10 @@ class Channel:
     def fileno(self) -> int:
         return self._socket.fileno()
 
+    def descriptors(self) -> list[int]:
+        """The channel's own, and those that have arrived with messages nobody has asked for yet."""
+        return [self.fileno(), *self._fds]
+
     def send(self, message: dict[str, Any], fds: list[int] | None = None, payload: bytes = b"") -> None:
         """Send one message, its descriptors, and bytes that the other side need not understand.
 

@@ -86,7 +86,7 @@ def _build(plan: Plan, channel: Channel, stdio: tuple[int, int, int], parent: in
     reporter.at("Container", "prepare")
     tie_to(parent)
     _reset_signals()
-    _take_descriptors(stdio, (channel.fileno(), parent))
+    _take_descriptors(stdio, [*channel.descriptors(), parent])
     linux.setsid()
 
     go = channel.receive()
@@ -134,7 +134,7 @@ def _reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
-def _take_descriptors(stdio: tuple[int, int, int], keep: tuple[int, ...]) -> None:
+def _take_descriptors(stdio: tuple[int, int, int], keep: list[int]) -> None:
     """Make `stdio` 0, 1 and 2, and close everything else but `keep`: nothing of the host's reaches the container."""
     above = [fd if fd > 2 else os.dup(fd) if fd == target else _dup_high(fd) for target, fd in enumerate(stdio)]
     for target, fd in enumerate(above):
