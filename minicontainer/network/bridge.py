@@ -129,12 +129,14 @@ class Bridge(Part):
         with plan.locked():
             entry = plan.containers.get(self.container)
             if entry is not None:
+                cable = veth_name(plan.range, entry["address"])
+                del plan.containers[self.container]
                 with Netlink() as netlink:
-                    links.delete_link(netlink, veth_name(plan.range, entry["address"]))
-                    del plan.containers[self.container]
                     if not plan.containers:
                         with machine_lock():
-                            _take_down(netlink)
+                            _take_down(netlink, [cable])
+                    else:
+                        links.delete_link(netlink, cable)
                 if plan.containers and entry["ports"]:
                     _enforce(plan, _firewall().look())
                 plan.save()
@@ -173,13 +175,10 @@ def reset() -> list[str]:
 
     For after a crash that left no records; containers that still run lose their network.
     """
-    plan, removed = Plan("bridge"), []
+    plan = Plan("bridge")
     with state.locked(plan.lock), machine_lock(), Netlink() as netlink:
-        for link in links.all_links(netlink):
-            if link.name.startswith(f"mc{state.tag()}-") and link.name != bridge_name():
-                links.delete_link(netlink, link.name)
-                removed.append(link.name)
-        removed += _take_down(netlink)
+        ours = [link.name for link in links.all_links(netlink) if link.name.startswith(f"mc{state.tag()}-")]
+        removed = _take_down(netlink, [name for name in ours if name != bridge_name()])
         try:
             os.unlink(plan.path)
             removed.append(plan.path)
@@ -240,17 +239,29 @@ def _make_bridge(netlink: Netlink, plan: Plan) -> links.Link:
     return bridge
 
 
-def _take_down(netlink: Netlink) -> list[str]:
-    """Undo `_make_bridge` and the firewall's rules; the names of what there was."""
-    removed = _firewall().remove()
-    bridges = [link for link in links.all_links(netlink) if _is_bridge(link.name)]
-    for bridge in bridges:
-        if bridge.name == bridge_name():
-            if bridge.alias.endswith(_WAS_OFF) and len(bridges) == 1:
-                linux.write(IP_FORWARD, "0")
-            links.delete_link(netlink, bridge.name)
-            removed.append(bridge.name)
-    return removed
+def _take_down(netlink: Netlink, cables: list[str]) -> list[str]:
+    """Remove the rules, the bridge and what is left of its cables, and put ip_forward back; what there was, by name.
+
+    The order is for speed. Each of these waits in the kernel until no processor can be looking at the removed thing
+    any more (an RCU grace period, some ten milliseconds; several for a bridge). Rules and bridge wait side by side;
+    and by the time the bridge is gone, so are the cables of containers that have ended, together with the network
+    namespace at their other end.
+    """
+    removed, nft = _firewall().remove()
+    try:
+        bridges = [link for link in links.all_links(netlink) if _is_bridge(link.name)]
+        for bridge in bridges:
+            if bridge.name == bridge_name():
+                if bridge.alias.endswith(_WAS_OFF) and len(bridges) == 1:
+                    linux.write(IP_FORWARD, "0")
+                links.delete_link(netlink, bridge.name)
+                removed.append(bridge.name)
+        for cable in cables:
+            links.delete_link(netlink, cable)
+    finally:
+        if nft is not None:
+            nft.wait()
+    return removed + cables
 
 
 def _is_bridge(name: str) -> bool:

@@ -132,15 +132,17 @@ class Firewall:
             _nft("\n".join(script), "-f", "-")
         return bool(script)
 
-    def remove(self) -> list[str]:
-        """Take away our table and our accepts in others' chains, whatever of them there is; what there was."""
+    def remove(self) -> tuple[list[str], Nft | None]:
+        """Begin to take away our table and our accepts in others' chains: what there was of them, and the nft that is
+        at it. The kernel takes its time over it, which the caller can use (see `bridge`) before it waits.
+        """
         found = self.look()
         script = [f"delete rule {' '.join(accept[:3])} handle {accept[3]}" for accept in found.accepts]
         if found.has_table:
             script.append(f"delete table inet {self.table}")
-        if script:
-            _nft("\n".join(script), "-f", "-")
-        return [words.removeprefix("delete ") for words in script]
+        words = "\n".join(script)
+        nft = linux.announce("nft", words, "nft(8)", lambda: Nft(words, "-f", "-")) if script else None
+        return [line.removeprefix("delete ") for line in script], nft
 
 
 class RuleSet:
@@ -236,28 +238,47 @@ def _drops_all(rule: dict[str, Any] | None) -> bool:
 
 def _nft(words: str, *arguments: str) -> bytes:
     """Run nft(8), `words` being its input if it reads one. Its output; raises HostError with what it complains of."""
-    return linux.announce("nft", words, "nft(8)", lambda: _run(words.encode(), arguments))
+    return linux.announce("nft", words, "nft(8)", lambda: Nft(words, *arguments).wait())
 
 
-def _run(script: bytes, arguments: tuple[str, ...]) -> bytes:
-    # posix_spawn is safe in a process with threads, and subprocess would take longer to import than nft to run.
-    stdin, stdout, stderr = (os.memfd_create(name) for name in ("stdin", "stdout", "stderr"))
-    try:
-        os.write(stdin, script + b"\n")
-        os.lseek(stdin, 0, os.SEEK_SET)
-        actions = [(os.POSIX_SPAWN_DUP2, fd, to) for to, fd in enumerate((stdin, stdout, stderr))]
-        pid = _spawn(["nft", *arguments], actions)
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        if status != 0:
-            complaint = os.pread(stderr, 4096, 0).decode(errors="replace").strip()
-            raise HostError(
-                f"nft {' '.join(arguments)} failed with exit status {status}: {complaint}",
-                hint="the rules were: " + script.decode(),
-            )
-        return os.pread(stdout, os.fstat(stdout).st_size, 0)
-    finally:
-        for fd in (stdin, stdout, stderr):
+class Nft:
+    """A running nft(8) that reads `words`."""
+
+    def __init__(self, words: str, *arguments: str) -> None:
+        self.words = words
+        self.arguments = arguments
+        # posix_spawn is safe in a process with threads; subprocess would take longer to import than nft to run. And
+        # files in memory take any amount of output while nobody reads.
+        self.files = [os.memfd_create(name, os.MFD_CLOEXEC) for name in ("stdin", "stdout", "stderr")]
+        try:
+            os.write(self.files[0], words.encode() + b"\n")
+            os.lseek(self.files[0], 0, os.SEEK_SET)
+            self.pid = _spawn(["nft", *arguments], [(os.POSIX_SPAWN_DUP2, fd, to) for to, fd in enumerate(self.files)])
+        except BaseException:
+            self._close()
+            raise
+
+    def wait(self) -> bytes:
+        """What it wrote, when it has ended. Raises HostError with what it complains of."""
+        try:
+            status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            _stdin, stdout, stderr = self.files
+            if status != 0:
+                complaint = os.pread(stderr, 4096, 0).decode(errors="replace").strip()
+                raise HostError(
+                    f"nft {' '.join(self.arguments)} failed with exit status {status}: {complaint}",
+                    hint="the rules were: " + self.words,
+                )
+            return os.pread(stdout, os.fstat(stdout).st_size, 0)
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        for fd in self.files:
             os.close(fd)
+
+    def __repr__(self) -> str:
+        return f"process {self.pid}"
 
 
 def _spawn(argv: list[str], actions: list[tuple[int, int, int]]) -> int:
