@@ -273,7 +273,7 @@ class Container:
 
     def _build(self, process: _Process, detach: bool) -> None:
         host, watcher = self.host, linux.watching()
-        maker = spawner.Spawner(keep=True) if detach else spawner.shared() if spawner.needed() else None
+        maker = spawner.Spawner(keep=True) if detach else spawner.choose()
         if detach:
             process.keeper = maker
         self._record(process)
@@ -301,7 +301,7 @@ class Container:
             theirs.close()
             process.streams.handed_over()
             if process.recorded:
-                self._record(process)
+                records.write_process(self.id, host.pid)
             for part in self.parts:
                 self._moment(part, "attach")
             try:
@@ -320,24 +320,20 @@ class Container:
             getattr(part, moment)(self.host)
 
     def _record(self, process: _Process) -> None:
-        """Write down what the parts are going to take; once more when the process is known."""
-        if not process.recorded:
-            entries = [(part, part.record(self.host)) for part in self.parts]
-            process.entries = [records.describe(part, entry) for part, entry in entries if entry is not None]
-            process.recorded = bool(process.entries) or process.keeper is not None
-        if not process.recorded:
-            return
-        keeper = process.keeper.pid if process.keeper else os.getpid()
-        record: dict[str, Any] = {
-            "id": self.id,
-            "name": self.host.name,
-            "argv": self.argv,
-            "owner": {"pid": keeper, "start_time": state.start_time(keeper)},
-            "parts": process.entries,
-        }
-        if self.pid:
-            record["process"] = {"pid": self.pid, "start_time": state.start_time(self.pid)}
-        records.write(self.id, record)
+        """Write down what the parts are going to take, before they take it."""
+        entries = [(part, part.record(self.host)) for part in self.parts]
+        described = [records.describe(part, entry) for part, entry in entries if entry is not None]
+        process.recorded = bool(described) or process.keeper is not None
+        if process.recorded:
+            keeper = process.keeper.pid if process.keeper else os.getpid()
+            record = {
+                "id": self.id,
+                "name": self.host.name,
+                "argv": self.argv,
+                "owner": {"pid": keeper, "start_time": state.start_time(keeper)},
+                "parts": described,
+            }
+            records.write(self.id, record)
 
     def _listen(self, channel: Channel) -> None:
         """Hear the process out: the calls it made, what it hands out, how it failed, and that it is about to exec.
@@ -405,7 +401,6 @@ class _Process:
         self.keeper: spawner.Spawner | None = None
         self.channel: Channel | None = None
         """Where the result of a Python function will arrive, while it runs."""
-        self.entries: list[dict[str, Any]] = []
         self.recorded = False
         self.reaped = False
         self.code = 0

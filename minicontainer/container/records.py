@@ -1,9 +1,10 @@
 """What a running container has taken from the host, written down before it is taken.
 
     <exec root>/<container id>/state.json
+    <exec root>/<container id>/process.json
 
 names the process that answers for the container (its owner, or its keeper when it is detached) and what each part
-needs in order to be released. If that process is killed at any moment, any other one of this instance can read the
+needs in order to be released; beside it, once there is one, the container's own first process. If that process is killed at any moment, any other one of this instance can read the
 record and undo everything: the spawner when its program dies, the next start, or `minicontainer reset`.
 """
 
@@ -53,25 +54,35 @@ def write(container: str, record: dict[str, Any]) -> None:
     state.write_json(path(container), record)
 
 
+def write_process(container: str, pid: int) -> None:
+    """Write down the container's first process, once it exists."""
+    state.write_json(f"{directory(container)}/process.json", {"pid": pid, "start_time": state.start_time(pid)})
+
+
 def read(container: str) -> dict[str, Any] | None:
-    """A container's record; None when there is none (any more)."""
+    """A container's record, with its "process" if it has got so far; None when there is none (any more)."""
+    record = _read(path(container))
+    if record is not None:
+        record["process"] = _read(f"{directory(container)}/process.json")
+    return record
+
+
+def _read(path: str) -> dict[str, Any] | None:
     try:
-        record: dict[str, Any] = state.read_json(path(container))
+        value: dict[str, Any] = state.read_json(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return record
+    return value
 
 
 def remove(container: str) -> None:
     """Remove the record and its directory, if they are still there."""
-    import shutil
-
-    shutil.rmtree(directory(container), ignore_errors=False, onerror=_unless_gone)
-
-
-def _unless_gone(function: Any, path: str, info: Any) -> None:
-    if not isinstance(info[1], FileNotFoundError):
-        raise info[1]
+    try:
+        for name in os.listdir(directory(container)):
+            os.unlink(f"{directory(container)}/{name}")
+        os.rmdir(directory(container))
+    except FileNotFoundError:
+        pass  # somebody else is removing it, too
 
 
 def all_containers() -> list[str]:

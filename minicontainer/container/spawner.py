@@ -148,9 +148,22 @@ def current() -> Spawner | None:
     return _shared if _shared is not None and _shared.owner == os.getpid() else None
 
 
-def needed() -> bool:
-    """Whether this process has more threads than the one that asks."""
-    return len(os.listdir("/proc/self/task")) > 1
+_cloned_directly = 0
+
+
+def choose() -> Spawner | None:
+    """Who is to clone the next container: a spawner, or this process itself (None).
+
+    A process with one thread may do it itself, and its first container it does: a script that runs one is done before
+    a spawner would have started. From the second on a spawner does it, although nothing forces us: its memory is
+    small, and every page of it that one side changes after the clone has to be copied.
+    """
+    global _cloned_directly
+    alone = len(os.listdir("/proc/self/task")) == 1
+    if alone and _shared is None and _cloned_directly != os.getpid():
+        _cloned_directly = os.getpid()
+        return None
+    return shared()
 
 
 def dump(plan: inner.Plan) -> tuple[bytes, list[str]]:
