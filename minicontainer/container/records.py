@@ -4,8 +4,9 @@
     <exec root>/<container id>/process.json
 
 names the process that answers for the container (its owner, or its keeper when it is detached) and what each part
-needs in order to be released; beside it, once there is one, the container's own first process. If that process is killed at any moment, any other one of this instance can read the
-record and undo everything: the spawner when its program dies, the next start, or `minicontainer reset`.
+needs in order to be released; beside it, once there is one, stands the container's own first process. If whoever
+answers for it is killed at any moment, any other process of this instance can read the record and undo everything:
+the spawner when its program dies, the next start, or `minicontainer reset`.
 """
 
 from __future__ import annotations
