@@ -14,7 +14,6 @@ input and answers with lines on its standard output. It ends with its owner (PR_
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import queue
@@ -22,7 +21,7 @@ import signal
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from minicontainer import linux
 from minicontainer.errors import ContainerError, ImageError
@@ -30,17 +29,22 @@ from minicontainer.images.manifest import DOCKER_LAYER, OCI_LAYER, Descriptor
 from minicontainer.images.reference import Reference
 from minicontainer.images.registry import Registry
 from minicontainer.images.store import Store, host_error
+from minicontainer.images.tar import Limits
 from minicontainer.images.transport import ATTEMPTS, BrokenConnection
 from minicontainer.images.unpack import unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from io import FileIO
 
 CHUNK = 256 << 10
 """Bytes that are read from a registry at a time."""
 
 OUTPUT = 1 << 20
 """Bytes that one step of inflating may make: a bomb of gzip becomes a thousand times as large as it came."""
+
+AHEAD = 4
+"""Such steps that may be done before anybody has unpacked the first."""
 
 
 class Job:
@@ -59,6 +63,7 @@ class Job:
         self.reference: str = fields["reference"]
         self.credentials: list[str] | None = fields["credentials"]
         self.authorization: dict[str, str] = fields["authorization"]
+        self.limits = Limits(**fields["limits"])
 
 
 def fetch(job: Job, registry: Registry | None, report: Callable[[str, int], None]) -> None:
@@ -99,11 +104,10 @@ def _download(job: Job, registry: Registry, report: Callable[[str, int], None], 
 
 def _unpack(job: Job, source: _Source, path: str = "") -> None:
     tree = f"{job.session}/{job.number}.{os.urandom(4).hex()}"
-    os.mkdir(tree, 0o755)
     plain = job.blob.media_type in (OCI_LAYER, DOCKER_LAYER)
     with _Ahead(source.chunks() if plain else inflate(source.chunks())) as stream:
         try:
-            done = unpack(io.BufferedReader(stream, OUTPUT), tree)
+            done = unpack(stream, tree, limits=job.limits)
         except ImageError:
             stream.stop()
             source.drain()  # if the bytes are not those that were asked for, that is the error to tell
@@ -136,7 +140,7 @@ class _Source:
         readinto: Callable[[memoryview], int],
         report: Callable[[str, int], None],
         status: str,
-        file: io.FileIO | None = None,
+        file: FileIO | None = None,
     ) -> None:
         self._blob, self._readinto, self._report, self._status, self._file = blob, readinto, report, status, file
         self._sha256 = hashlib.sha256()
@@ -211,7 +215,7 @@ def inflate(chunks: Iterator[memoryview]) -> Iterator[bytes]:
         while member is not None and (made := member.decompress(b"", OUTPUT)):
             yield made
             member = None if member.eof else member
-    except isal_zlib.error as error:
+    except isal_zlib.IsalError as error:
         raise ImageError(f"a layer is not gzip, as its manifest says ({error})", hint=_PUSH_AGAIN) from None
     if member is not None or not members:
         raise ImageError("a layer's gzip data ends in the middle", hint=_PUSH_AGAIN)
@@ -220,12 +224,12 @@ def inflate(chunks: Iterator[memoryview]) -> Iterator[bytes]:
 _PUSH_AGAIN = "whoever made the image must push it again"
 
 
-class _Ahead(io.RawIOBase):
+class _Ahead:
     """A stream whose source works ahead in a thread of its own: there the bytes are received, hashed and inflated
     (all outside Python's lock), while the caller makes files of the last ones."""
 
     def __init__(self, chunks: Iterator[bytes] | Iterator[memoryview]) -> None:
-        self._queue: queue.Queue[bytes | BaseException] = queue.Queue(maxsize=4)
+        self._queue: queue.Queue[bytes | BaseException] = queue.Queue(maxsize=AHEAD)
         self._rest = memoryview(b"")
         self._ended: BaseException | None = None
         self._stopped = False
@@ -236,31 +240,30 @@ class _Ahead(io.RawIOBase):
         try:
             for chunk in chunks:
                 if self._stopped:
-                    break
-                self._queue.put(bytes(chunk))
+                    return
+                if chunk:
+                    self._queue.put(bytes(chunk))
             self._queue.put(EOFError())
         except BaseException as error:
             self._queue.put(error)
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        if not self._rest and self._ended is None:
-            chunk = self._queue.get()
-            if isinstance(chunk, BaseException):
-                self._ended = chunk
-            else:
-                self._rest = memoryview(chunk)
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes; none at the end. Raises what went wrong in the thread."""
         if not self._rest:
+            if self._ended is None:
+                chunk = self._queue.get()
+                if isinstance(chunk, BaseException):
+                    self._ended = chunk
+                elif len(chunk) <= size:
+                    return chunk
+                else:
+                    self._rest = memoryview(chunk)
             if isinstance(self._ended, EOFError):
-                return 0
-            assert self._ended is not None
-            raise self._ended
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count
+                return b""
+            if self._ended is not None:
+                raise self._ended
+        piece, self._rest = self._rest[:size], self._rest[size:]
+        return bytes(piece)
 
     def stop(self) -> None:
         """End the thread; what it has read ahead is dropped."""
@@ -270,6 +273,9 @@ class _Ahead(io.RawIOBase):
                 self._queue.get(timeout=0.01)
             except queue.Empty:
                 continue
+
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(self, *error: object) -> None:
         self.stop()

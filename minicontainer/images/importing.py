@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from typing import IO
 
+    from minicontainer.images.tar import Limits
+
 LEVEL = 3
 """igzip's best: about as small as gzip -3, several times faster."""
 
@@ -57,13 +59,14 @@ def import_(
     ports: Sequence[str] = (),
     platform: str = "",
     source_date_epoch: int | None = None,
+    limits: Limits | None = None,
 ) -> Image:
     """Make an image called `name` of `source`: a directory, or a tar archive, plain or gzip.
 
     On top of the image `base`, if one is named: its layers, and its config where nothing else is said. `ports` are
     those that the image says it serves (`80/tcp`). `source_date_epoch`, seconds since 1970, is what is noted as the
-    time of making, and the latest time of a directory's files. Raises UsageError, NotFoundError, ImageError,
-    HostError; then there is no image.
+    time of making, and the latest time of a directory's files. `limits` is what the layer may cost. Raises UsageError,
+    NotFoundError, ImageError, HostError; then there is no image.
     """
     store = Store()
     reference = Reference.parse(name)
@@ -97,7 +100,7 @@ def import_(
             manifest = Manifest.parse(document)
             chain = chain_ids(config.diff_ids)
             session.needs(chain)
-            fetch_layers(store, session, manifest, config, chain, lambda event: None)
+            fetch_layers(store, session, manifest, config, chain, limits=limits, progress=lambda event: None)
             digest = store.keep_document(document, session)
             descriptor = Descriptor(OCI_MANIFEST, digest, len(document))
             entry = Entry(descriptor, reference.name, layers=chain, platform=config.platform)

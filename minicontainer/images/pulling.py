@@ -34,6 +34,7 @@ from minicontainer.images.store import Entry, Session, Store, host_error
 if TYPE_CHECKING:
     from minicontainer.images.auth import Credentials
     from minicontainer.images.progress import Progress
+    from minicontainer.images.tar import Limits
 
 
 def pull(
@@ -41,23 +42,30 @@ def pull(
     *,
     platform: str = "",
     credentials: Credentials | None = None,
+    limits: Limits | None = None,
     progress: Progress | None = None,
 ) -> Image:
     """Bring the image that `reference` names from its registry, unless it is here already; it comes back unpacked.
 
     `platform` is `os/architecture[/variant]`, this machine's unless given. `credentials` are a name and a password;
-    otherwise those of `~/.docker/config.json`, if any. `progress` is called with events (`progress.Event`); None shows
-    bars on a terminal and in a notebook. Raises NotFoundError, ImageError, HostError.
+    otherwise those of `~/.docker/config.json`, if any. `limits` is what a layer may cost (`tar.Limits`). `progress` is
+    called with events (`progress.Event`); None shows bars on a terminal and in a notebook. Raises NotFoundError,
+    ImageError, HostError.
     """
     store = Store()
     try:
-        return _pull(store, Reference.parse(reference), platform, credentials, progress)
+        return _pull(store, Reference.parse(reference), platform, credentials, limits, progress)
     except OSError as error:
         raise host_error(error, store.root) from error
 
 
 def _pull(
-    store: Store, reference: Reference, platform: str, credentials: Credentials | None, progress: Progress | None
+    store: Store,
+    reference: Reference,
+    platform: str,
+    credentials: Credentials | None,
+    limits: Limits | None,
+    progress: Progress | None,
 ) -> Image:
     wanted = Platform.parse(platform) if platform else Platform.host()
     with Registry(reference, credentials=credentials) as registry, store.session() as session:
@@ -73,7 +81,7 @@ def _pull(
             )
         chain = chain_ids(config.diff_ids)
         session.needs(chain)
-        fetch_layers(store, session, manifest, config, chain, progress, registry)
+        fetch_layers(store, session, manifest, config, chain, registry=registry, limits=limits, progress=progress)
         store.keep_document(config_document, session)
         verbatim = store.keep_document(document, session)
         twin = manifest.twin()
@@ -122,8 +130,10 @@ def fetch_layers(
     manifest: Manifest,
     config: Config,
     chain: list[str],
-    progress: Progress | None = None,
+    *,
     registry: Registry | None = None,
+    limits: Limits | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Bring what the store lacks of the layers, as blobs and unpacked. Without a registry: unpack the blobs."""
     show, end = bars.begin(progress)
@@ -145,6 +155,7 @@ def fetch_layers(
                 "reference": registry.reference.name if registry else "",
                 "credentials": registry.credentials if registry else None,
                 "authorization": registry.authorizer.headers if registry else {},
+                "limits": vars(limits) if limits else {},
             }
         )
 
