@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from minicontainer import leaks, linux
+from minicontainer.images import Store
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -83,9 +84,14 @@ def nothing_leaks() -> Iterator[None]:
 
 
 # A notebook's cells are no test functions, so they have no fixtures: there the check goes around the whole notebook,
-# from before its kernel starts until after it has ended.
+# from before its kernel starts until after it has ended. The images it has pulled are to stay, and are removed here.
 
-_notebook: tuple[object, leaks.Snapshot] | None = None
+
+def _images() -> set[str]:
+    return {entry.name for entry in Store().entries()}
+
+
+_notebook: tuple[set[str], leaks.Snapshot] | None = None
 
 
 @pytest.hookimpl(wrapper=True)
@@ -97,10 +103,13 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
         fcntl.flock(_lock, fcntl.LOCK_EX)
         before = leaks.snapshot("host")
         del before.found["descriptor"]  # the client of the kernel keeps sockets for the next notebook
-        _notebook = (item.parent, before)
+        _notebook = (_images(), before)
     result = yield
     if nextitem is None or nextitem.parent is not item.parent:
-        left = _left(_notebook[1])
+        images, before = _notebook
+        for name in _images() - images:
+            Store().remove(name)
+        left = _left(before)
         _notebook = None
         fcntl.flock(_lock, fcntl.LOCK_UN)
         if left:

@@ -13,6 +13,8 @@ import tempfile
 import nbformat
 from nbclient import NotebookClient
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
 
 def run(path: str) -> None:
     """Execute one notebook from top to bottom and write it back. Raises CellExecutionError for a cell that fails."""
@@ -30,6 +32,8 @@ def run(path: str) -> None:
     notebook.metadata.language_info.pop("version", None)
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number:02}"
+        if cell.cell_type == "code":  # a widget lives only as long as its kernel
+            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
     nbformat.validate(notebook)
     nbformat.write(notebook, path)
 
