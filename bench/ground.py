@@ -1,0 +1,58 @@
+"""The ground the benchmark stands on: namespaces and directories of its own, and a root for its containers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from minicontainer import leaks, linux
+from minicontainer.network import links
+from minicontainer.network.netlink import Netlink
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+APPLETS = ("true", "sh", "cat", "ls", "find", "wc", "readlink", "mount")
+
+
+def isolate() -> None:
+    """Move this process into a network and a mount namespace of its own, with the loopback up.
+
+    What daemons do to links, firewalls and mounts ends there. To be called before there are threads.
+    """
+    linux.unshare(linux.CLONE_NEWNET | linux.CLONE_NEWNS)
+    linux.mount(None, "/", flags=linux.MS_REC | linux.MS_PRIVATE)
+    with Netlink() as netlink:
+        links.set_up(netlink, "lo")
+
+
+@contextmanager
+def scratch() -> Iterator[str]:
+    """A directory of our own, with an instance of ours in it; both are gone afterwards, and what containers left."""
+    directory = tempfile.mkdtemp(prefix="minicontainer-bench-", dir="/var/tmp")
+    os.chmod(directory, 0o755)
+    os.environ["MINICONTAINER_DATA_ROOT"] = f"{directory}/data"
+    os.environ["MINICONTAINER_EXEC_ROOT"] = f"{directory}/exec"
+    try:
+        yield directory
+    finally:
+        leaks.reset(all=True)
+        shutil.rmtree(directory)
+
+
+def busybox(directory: str) -> str:
+    """Make a root with Debian's static busybox, `/bin/true` among its names; the directory."""
+    for name in ("bin", "proc", "sys", "dev", "etc", "tmp", "root"):
+        os.makedirs(f"{directory}/{name}")
+    for path in ("/bin/busybox", "/usr/bin/busybox"):
+        if os.path.exists(path):
+            shutil.copy(path, f"{directory}/bin/busybox")
+            break
+    else:
+        raise SystemExit("bench: there is no busybox (apt-get install busybox-static)")
+    for applet in APPLETS:
+        os.symlink("busybox", f"{directory}/bin/{applet}")
+    return directory
