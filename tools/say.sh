@@ -1,5 +1,8 @@
 # Sourced by the other scripts of this folder: how they speak, and how they become root.
 
+# a script that is ended by `set -e` says where
+trap 'printf "!! %s stopped at line %s\n" "$0" "$LINENO" >&2' ERR
+
 say() { printf '== %s\n' "$*"; }
 
 # die WHAT [NEXT STEP]

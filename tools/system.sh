@@ -20,9 +20,9 @@ if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
     die "no apt-get: this set-up is for Debian, Ubuntu and their kin" "install by hand what these are here: ${packages[*]}"
 fi
 
-# ${db:Status-Status} is "installed"; a package that dpkg never heard of prints nothing
-have=" $(dpkg-query -W -f '${binary:Package} ${db:Status-Status}\n' "${packages[@]}" 2>/dev/null \
-    | sed -n 's/^\([^ :]*\)[^ ]* installed$/\1/p' | tr '\n' ' ')"
+# ${db:Status-Status} is "installed"; of a package that dpkg has never heard of it prints nothing, and exits 1
+known=$(dpkg-query -W -f '${binary:Package} ${db:Status-Status}\n' "${packages[@]}" 2>/dev/null || true)
+have=" $(sed -n 's/^\([^ :]*\)[^ ]* installed$/\1/p' <<<"$known" | tr '\n' ' ')"
 missing=()
 for package in "${packages[@]}"; do
     case $have in *" $package "*) ;; *) missing+=("$package") ;; esac
