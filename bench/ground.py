@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from minicontainer.network.netlink import Netlink
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 APPLETS = ("true", "sh", "cat", "ls", "find", "wc", "readlink", "mount")
 
 
@@ -23,6 +25,7 @@ def isolate() -> None:
 
     What daemons do to links, firewalls and mounts ends there. To be called before there are threads.
     """
+    os.environ["PYTHONPATH"] = REPOSITORY  # for programs that are started from another directory
     linux.unshare(linux.CLONE_NEWNET | linux.CLONE_NEWNS)
     linux.mount(None, "/", flags=linux.MS_REC | linux.MS_PRIVATE)
     with Netlink() as netlink:
@@ -56,3 +59,9 @@ def busybox(directory: str) -> str:
     for applet in APPLETS:
         os.symlink("busybox", f"{directory}/bin/{applet}")
     return directory
+
+
+def command() -> list[str]:
+    """How the command `minicontainer` is started: by the script of this Python's environment, or as a module."""
+    script = f"{os.path.dirname(sys.executable)}/minicontainer"
+    return [script] if os.path.exists(script) else [sys.executable, "-m", "minicontainer.cli"]

@@ -58,14 +58,13 @@ def hot(contestants: Sequence[Contestant], rounds: Rounds) -> dict[str, float]:
     return {name: statistics.median(found) for name, found in times.items()}
 
 
-def command(argv: Sequence[str], *, output: int | None = None, env: dict[str, str] | None = None) -> float:
+def command(argv: Sequence[str], *, output: int | None = None) -> float:
     """Seconds from the start of a program to its end. Raises Failed unless it ends with status 0."""
-    actions = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)]
+    actions: list[tuple[int | str, ...]] = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)]
     if output is not None:
         actions.append((os.POSIX_SPAWN_DUP2, output, 1))
-    environment = os.environ if env is None else env
     before = time.perf_counter()
-    pid = os.posix_spawnp(argv[0], list(argv), environment, file_actions=actions)
+    pid = os.posix_spawnp(argv[0], list(argv), os.environ, file_actions=actions)
     _, status = os.waitpid(pid, 0)
     took = time.perf_counter() - before
     if status:

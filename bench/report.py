@@ -53,9 +53,9 @@ def versus(cold: dict[str, float], hot: dict[str, float], base: str) -> None:
     """The usual table: milliseconds cold and hot, and each as a multiple of `base`'s."""
     head = ["ms, median", "cold", "hot", f"cold / {base}", f"hot / {base}"]
     lines = []
-    for name in hot:
+    for name, took in hot.items():
         ratios = [f"{times[name] / times[base]:.2f}" for times in (cold, hot)]
-        lines.append([name, milliseconds(cold[name]), milliseconds(hot[name]), *ratios])
+        lines.append([name, milliseconds(cold[name]), milliseconds(took), *ratios])
     table(head, lines)
 
 
