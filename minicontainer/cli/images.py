@@ -64,9 +64,8 @@ def _created(image: Image) -> str:
     from datetime import datetime
 
     text = image.config.raw.get("created")
-    if not text:
-        return "-"
-    return f"{age(time.time() - datetime.fromisoformat(str(text)).timestamp())} ago"
+    made = datetime.fromisoformat(str(text)).timestamp() if text else 0
+    return f"{age(time.time() - made)} ago" if made else "-"  # reproducible images are made in 1970
 
 
 def _rmi_arguments(parser: argparse.ArgumentParser) -> None:

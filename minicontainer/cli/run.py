@@ -113,7 +113,7 @@ def _detached(container: Container) -> int:
 def _image(arguments: argparse.Namespace) -> Image:
     if arguments.pull != "always":
         try:
-            return images.find(arguments.image)
+            return images.get(arguments.image)
         except NotFoundError:
             if arguments.pull == "never":
                 raise
