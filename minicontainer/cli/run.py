@@ -14,7 +14,7 @@ from minicontainer.cgroups import Cgroup
 from minicontainer.chroot import Bind, PivotRoot, Terminal, Tmpfs
 from minicontainer.cli import entries
 from minicontainer.container import DEVNULL, Container, Part
-from minicontainer.errors import NotFoundError, StartError, UsageError
+from minicontainer.errors import ContainerError, NotFoundError, UsageError
 from minicontainer.namespaces import Namespaces
 from minicontainer.network import Bridge, HostNetwork, JoinNetwork, NoNetwork
 from minicontainer.overlayfs import Overlay
@@ -75,8 +75,9 @@ def run(arguments: argparse.Namespace) -> int:
 
         with linux.trace(_show):
             return _go(arguments, container)
-    except StartError:
-        entries.remove_files(container.id)  # nobody wants to keep what never ran
+    except ContainerError:
+        if not container.pid:
+            entries.remove_files(container.id)  # nobody wants to keep what never ran
         raise
 
 
