@@ -76,8 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
         with linux.trace(_show):
             return _go(arguments, container)
     except ContainerError:
-        if not container.pid:
-            entries.remove_files(container.id)  # nobody wants to keep what never ran
+        entries.remove_files(container.id)  # nobody wants to keep what never ran
         raise
 
 
