@@ -17,7 +17,10 @@ talk), `records` (what must be undone if we are killed).
 
 from __future__ import annotations
 
+import atexit
 import os
+import sys
+import warnings
 from contextlib import contextmanager
 from signal import SIGKILL, SIGTERM
 
@@ -114,6 +117,11 @@ class Container:
         After `timeout` seconds it is killed and TimeoutExpired raised. `explain=True` prints every system call, or
         calls a function with each. Whatever happens (an error, Ctrl-C), nothing of the container is left.
         """
+        if PIPE in (stdin, stdout, stderr):
+            raise errors.UsageError(
+                "run() returns when all is over: nobody would be at our end of a pipe",
+                hint="use output(), or start() and wait(), or give a file",
+            )
         if explain:
             with linux.trace(print if explain is True else explain):
                 return self.run(stdin=stdin, stdout=stdout, stderr=stderr, timeout=timeout)
@@ -158,13 +166,14 @@ class Container:
             stdout = DEVNULL if stdout is None else stdout
             stderr = DEVNULL if stderr is None else stderr
         self._process = process = _Process(Streams(stdin, stdout, stderr))
+        if not detach:
+            _live[id(self)] = self  # so that also what an interrupted start leaves is removed at our end
         try:
             self._build(process, detach)
         except BaseException as error:
             self._give_up(error)
             raise
         self.stdin, self.stdout, self.stderr = process.streams.files
-        _running(self)
         return self
 
     def wait(self, timeout: float | None = None) -> int:
@@ -189,7 +198,7 @@ class Container:
     def kill(self, signal: int = SIGKILL) -> None:
         """Send a signal to its first process; one that has ended gets none, and that is no error."""
         process = self._started()
-        if not process.reaped:
+        if self.host.pid and not process.reaped:
             try:
                 linux.pidfd_send_signal(self.host.pidfd, signal)
             except ProcessLookupError:
@@ -248,13 +257,12 @@ class Container:
         if self._process is not None and self._process.recorded:
             records.remove(self.id)
         self._released = True
-        _ended(self)
+        _live.pop(id(self), None)
 
     def remove(self) -> None:
         """Kill it if it runs, and release it."""
-        if self._process is not None and not self._process.reaped:
-            self.kill()
-            self._process.ended(None)
+        if self._process is not None:
+            self._end()
         self.release()
         if self._process is not None and self._process.channel is not None:
             self._process.channel.close()
@@ -273,9 +281,8 @@ class Container:
 
     def _build(self, process: _Process, detach: bool) -> None:
         host, watcher = self.host, linux.watching()
-        maker = spawner.Spawner(keep=True) if detach else spawner.choose()
         if detach:
-            process.keeper = maker
+            process.keeper = spawner.Spawner(keep=True)
         self._record(process)
         ours, theirs = Channel.pair()
         try:
@@ -297,17 +304,21 @@ class Container:
                 fail_errno=watcher.fail_errno if watcher else 0,
             )
             with _named("Container", "clone"):
-                host.pid, host.pidfd = process.clone(maker, host, plan, ours, theirs)
+                process.clone(host, plan, theirs)
             theirs.close()
             process.streams.handed_over()
             if process.recorded:
                 records.write_process(self.id, host.pid)
-            for part in self.parts:
-                self._moment(part, "attach")
             try:
+                if process.payload:
+                    ours.send({"plan": True, "path": _search_path(), "directory": _here()}, payload=process.payload)
+                for part in self.parts:
+                    self._moment(part, "attach")
                 ours.send({"gifts": list(host.gifts)}, list(host.gifts.values()))
-            except BrokenPipeError:
-                pass  # it failed before it was told to go, and has left word why
+            except (BrokenPipeError, errors.StartError):
+                if not ours.readable():
+                    raise
+                # it failed before it was told to go, and has left word why
             self._listen(ours)
         finally:
             if process.channel is None:
@@ -321,7 +332,10 @@ class Container:
 
     def _record(self, process: _Process) -> None:
         """Write down what the parts are going to take, before they take it."""
-        entries = [(part, part.record(self.host)) for part in self.parts]
+        entries = []
+        for part in self.parts:
+            with _named(type(part).__name__, "record"):
+                entries.append((part, part.record(self.host)))
         described = [records.describe(part, entry) for part, entry in entries if entry is not None]
         process.recorded = bool(described) or process.keeper is not None
         if process.recorded:
@@ -372,20 +386,29 @@ class Container:
             watcher.note(execve)
 
     def _give_up(self, error: BaseException) -> None:
-        """Undo a start that failed; what fails now is added to the error that is on its way."""
-        process = self._process
-        assert process is not None
-        try:
-            if self.host.pid and not process.reaped:
-                self.kill()
-                process.ended(None)
-            process.close()
-            self.release()
-        except OSError as second:
-            error.add_note(f"while undoing it: {second}; `minicontainer reset` removes the rest")
+        """Undo a start that failed. What fails now is tried once more, then added to the error that is on its way."""
+        process = self._started()
+        for undo in (self._end, process.close, self.release):
+            try:
+                undo()
+            except Exception:
+                try:
+                    undo()
+                except Exception as second:
+                    error.add_note(f"while undoing it: {second}; `minicontainer reset` removes the rest")
         for file in process.streams.files:
             if file is not None:
                 file.close()
+        for fd in self.host.given_back.values():
+            os.close(fd)
+        self.host.given_back.clear()
+
+    def _end(self) -> None:
+        """Kill it, if it was ever cloned and runs, and wait for its end."""
+        process = self._started()
+        if self.host.pid and not process.reaped:
+            self.kill()
+            process.ended(None)
 
     def _started(self) -> _Process:
         if self._process is None:
@@ -402,17 +425,18 @@ class _Process:
         self.channel: Channel | None = None
         """Where the result of a Python function will arrive, while it runs."""
         self.recorded = False
+        self.payload = b""
+        """The plan by value, when a spawner's child has to be told."""
         self.reaped = False
         self.code = 0
         self._own_pids = False
         self._pid, self._pidfd, self._status = 0, -1, -1
 
-    def clone(
-        self, maker: spawner.Spawner | None, host: Host, plan: Plan, ours: Channel, theirs: Channel
-    ) -> tuple[int, int]:
-        """Make the process: ourselves, or by a spawner. Returns (pid, pidfd)."""
+    def clone(self, host: Host, plan: Plan, theirs: Channel) -> None:
+        """Make the process: ourselves, or by a spawner. From then on `host` has its pid."""
         stdio = (self.streams.theirs[0], self.streams.theirs[1], self.streams.theirs[2])
         self._own_pids = bool(host.flags & linux.CLONE_NEWPID) or host.pid_namespace is not None
+        maker = self.keeper or spawner.choose(self._own_pids)
         if maker is None:
             parent = os.pidfd_open(os.getpid())
             try:
@@ -424,31 +448,45 @@ class _Process:
         else:
             self._status, theirs_status = os.pipe2(os.O_CLOEXEC)
             try:
-                payload, modules = spawner.dump(plan)
+                self.payload, modules = spawner.dump(plan)
                 request = spawner.Request(host, modules, theirs, stdio, theirs_status)
                 pid, pidfd = linux.announce(
                     "clone3", linux.clone_flags(host.flags), "clone(2)", lambda: maker.clone(request)
                 )
-                ours.send({"plan": True}, payload=payload)
             finally:
                 os.close(theirs_status)
-        self._pid, self._pidfd = pid, pidfd
-        return pid, pidfd
+        self._pid, self._pidfd = host.pid, host.pidfd = pid, pidfd
 
     def ended(self, timeout: float | None) -> bool:
         """Relay its output until it ends, and reap it; False if it has not after `timeout` seconds."""
         if self.reaped:
             return True
-        if not wait(self.streams, self._pidfd if self._status < 0 else self._status, timeout):
+        if not wait(self.streams, self.channel, self._pidfd if self._status < 0 else self._status, timeout):
             return False
-        if self._status < 0:
-            self.code = spawner.reap(self._pid, self._own_pids)
-        else:
-            told = os.read(self._status, 1)
-            self.code = told[0] if told else 128 + SIGKILL  # a spawner that was killed took it along
-        self.reaped = True
-        self.close()
+        try:
+            self.code = self._reap() if self._status < 0 else self._hear_end()
+        finally:
+            self.reaped = True
+            self.close()
         return True
+
+    def _reap(self) -> int:
+        try:
+            return spawner.reap(self._pid, self._own_pids)
+        except ChildProcessError:
+            raise errors.HostError(
+                f"somebody else in this program has waited for process {self._pid}: its exit status is lost",
+                hint="wait for your own children by their pids, not for any child",
+            ) from None
+
+    def _hear_end(self) -> int:
+        told = os.read(self._status, 1)
+        if told:
+            return told[0]
+        # The spawner was killed, and the process with it, but not what that had left in its session.
+        if not self._own_pids and not state.start_time(self._pid):
+            spawner.kill_session(self._pid)
+        return 128 + SIGKILL
 
     def close(self) -> None:
         """Let go of every descriptor of ours."""
@@ -466,7 +504,7 @@ def _as_error(failure: dict[str, Any]) -> errors.ContainerError:
     """What the process said of its failure, as an exception on this side."""
     part, moment, kind, message = (failure[key] for key in ("part", "moment", "kind", "message"))
     number = failure.get("errno", 0)
-    known = getattr(errors, kind, None)
+    known = getattr(errors, kind, None) if "hint" in failure else None  # only an error of ours has one
     if isinstance(known, type) and issubclass(known, errors.StartError):
         return known(message, hint=failure["hint"], part=part, moment=moment, call=failure["call"], errno=number)
     if isinstance(known, type) and issubclass(known, errors.ContainerError):
@@ -497,7 +535,9 @@ def child(function: Callable[[], object], *parts: Part, timeout: float | None = 
     and directory stay as they are. Raises ContainerError when it raises.
     """
     container = Container(function, *parts, cwd=os.getcwd())
-    container.run(timeout=timeout)
+    code = container.run(timeout=timeout)
+    if code:
+        raise errors.ContainerError(f"{container.argv[0]} returned nothing: its process ended with status {code}")
     return container.returned
 
 
@@ -507,10 +547,13 @@ def _named(part: str, moment: str) -> Iterator[None]:
     with linux.labelled(f"{part}.{moment}"):
         try:
             yield
-        except OSError as error:
-            call, number = getattr(error, "call", ""), error.errno or 0
+        except errors.ContainerError:
+            raise
+        except Exception as error:
+            call, number = getattr(error, "call", ""), getattr(error, "errno", None) or 0
+            reason = error if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
             raise errors.StartError(
-                f"{part} could not {moment}: {error}",
+                f"{part} could not {moment}: {reason}",
                 hint=_HINTS.get(linux.errno_name(number), ""),
                 part=part,
                 moment=moment,
@@ -534,27 +577,30 @@ _live: dict[int, Container] = {}
 _mended = 0
 
 
+def _search_path() -> list[str]:
+    return [os.path.abspath(entry) for entry in sys.path]
+
+
+def _here() -> str:
+    """The current directory, in which a part may still look things up; `/` if it has been removed."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return "/"
+
+
 def _mend_once() -> None:
     """Once in each program: undo what a killed one of this instance left."""
     global _mended
     if _mended != os.getpid():
         _mended = os.getpid()
-        records.mend()
-
-
-def _running(container: Container) -> None:
-    process = container._started()
-    if process.keeper is not None:
-        return
-    if not _live:
-        import atexit
-
+        _live.clear()  # in a process that was forked: those are its parent's
         atexit.register(_end_all, os.getpid())
-    _live[id(container)] = container
-
-
-def _ended(container: Container) -> None:
-    _live.pop(id(container), None)
+        try:
+            records.mend()
+        except Exception as error:
+            message = f"what a killed program left is not all undone: {error} (`minicontainer reset` removes the rest)"
+            warnings.warn(message, stacklevel=4)
 
 
 def _end_all(owner: int) -> None:

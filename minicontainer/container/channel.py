@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import _socket  # `socket` imports enum and selectors: five milliseconds of a start that takes six
 import array
+import fcntl
 import json
 import os
+import select
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+_F_DUPFD = fcntl.F_DUPFD_CLOEXEC
 MAX_FDS = 250  # SCM_MAX_FD of the kernel is 253
 
 
@@ -25,7 +28,7 @@ class Channel:
 
     def __init__(self, fd: int) -> None:
         self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fd)
-        self._buffer = b""
+        self._buffer = bytearray()
         self._fds: list[int] = []
 
     @classmethod
@@ -36,6 +39,19 @@ class Channel:
 
     def fileno(self) -> int:
         return self._socket.fileno()
+
+    def readable(self) -> bool:
+        """Whether there is something to receive now, be it the end."""
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLIN)
+        return bool(self._buffer or poll.poll(0))
+
+    def lift(self) -> None:
+        """Move its descriptors out of the way of 0, 1 and 2, where they are if the program had closed those."""
+        if self.fileno() < 3:
+            fd = self._socket.detach()
+            self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM, 0, fcntl.fcntl(fd, _F_DUPFD, 3))
+        self._fds = [fd if fd > 2 else fcntl.fcntl(fd, _F_DUPFD, 3) for fd in self._fds]
 
     def descriptors(self) -> list[int]:
         """The channel's own, and those that have arrived with messages nobody has asked for yet."""
@@ -59,19 +75,20 @@ class Channel:
     def receive(self) -> tuple[dict[str, Any], list[int], bytes] | None:
         """The next message, its descriptors (close-on-exec) and its payload; None at the end of the conversation."""
         while b"\n" not in self._buffer:
-            if not self._read():
+            if not self.fill():
                 return None
         line, _, self._buffer = self._buffer.partition(b"\n")
         message: dict[str, Any] = json.loads(line)
         size, count = message.pop("payload"), message.pop("fds")
         while len(self._buffer) < size:
-            if not self._read():
+            if not self.fill():
                 return None
-        payload, self._buffer = self._buffer[:size], self._buffer[size:]
+        payload, self._buffer = bytes(self._buffer[:size]), self._buffer[size:]
         fds, self._fds = self._fds[:count], self._fds[count:]
         return message, fds, payload
 
-    def _read(self) -> bool:
+    def fill(self) -> bool:
+        """Take in what has arrived, or wait for it; False at the end. For a sender that must not be kept waiting."""
         space = _socket.CMSG_SPACE(MAX_FDS * 4)
         try:
             data, ancillary, _, _ = self._socket.recvmsg(65536, space, _socket.MSG_CMSG_CLOEXEC)

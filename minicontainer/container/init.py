@@ -33,6 +33,7 @@ def run(execute: Callable[[], None], detach: Callable[[], None]) -> NoReturn:
     blocked: set[int] = {*signal.valid_signals()} - _NOT_FORWARDED | {signal.SIGCHLD}
     signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
+    myself = os.getpid()
     pid, _ = linux.clone3()
     if pid == 0:
         os.setpgid(0, 0)  # a group of its own, so that a terminal's Ctrl-C reaches it once
@@ -40,10 +41,13 @@ def run(execute: Callable[[], None], detach: Callable[[], None]) -> NoReturn:
             os.tcsetpgrp(0, os.getpid())  # SIGTTOU is blocked still
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != myself:
+            os._exit(70)  # it died before we could be told
         execute()
         os._exit(70)
     detach()
-    linux.close_range(3)
+    with linux.watch(None):  # nobody is left to report to
+        linux.close_range(3)
     os.chdir("/")
     status = _watch_over(pid, blocked)
     _end_the_rest()

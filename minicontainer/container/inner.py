@@ -86,7 +86,7 @@ def _build(plan: Plan, channel: Channel, stdio: tuple[int, int, int], parent: in
     reporter.at("Container", "prepare")
     tie_to(parent)
     _reset_signals()
-    _take_descriptors(stdio, [*channel.descriptors(), parent])
+    parent = _take_descriptors(stdio, channel, parent)
     linux.setsid()
 
     go = channel.receive()
@@ -128,23 +128,31 @@ def tie_to(parent: int) -> None:
 
 
 def _reset_signals() -> None:
+    signal.set_wakeup_fd(-1)
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         if signal.getsignal(number) != signal.SIG_DFL:
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
-def _take_descriptors(stdio: tuple[int, int, int], keep: list[int]) -> None:
-    """Make `stdio` 0, 1 and 2, and close everything else but `keep`: nothing of the host's reaches the container."""
-    above = [fd if fd > 2 else os.dup(fd) if fd == target else _dup_high(fd) for target, fd in enumerate(stdio)]
+def _take_descriptors(stdio: tuple[int, int, int], channel: Channel, parent: int) -> int:
+    """Make `stdio` 0, 1 and 2, keep the channel and `parent` (returned: it may move), and close everything else.
+
+    Nothing of the host's reaches the container. Any of them may be in the way of 0, 1 and 2, in any order: a program
+    that has closed its own gets these numbers for whatever it opens next.
+    """
+    above = [_dup_high(fd) for fd in stdio]
+    channel.lift()
+    parent = parent if parent > 2 else _dup_high(parent)
     for target, fd in enumerate(above):
         linux.dup2(fd, target)
     first = 3
-    for fd in sorted(keep):
+    for fd in sorted([*channel.descriptors(), parent]):
         if first < fd:
             linux.close_range(first, fd - 1)
         first = max(first, fd + 1)
     linux.close_range(first)
+    return parent
 
 
 def _dup_high(fd: int) -> int:
@@ -207,6 +215,7 @@ def _execute(inside: Inside, reporter: _Reporter) -> None:
 
 def _call(function: Callable[[], object], reporter: _Reporter) -> NoReturn:
     """Call a Python function in place of executing a command, and end with status 0."""
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0)))
     sys.stdout, sys.stderr = (io.TextIOWrapper(io.FileIO(fd, "wb"), write_through=True) for fd in (1, 2))
     reporter.channel.send({"calling": True})
     reporter.returned(function())
@@ -235,11 +244,11 @@ def _interpreter(path: str) -> str:
     except OSError:
         return ""
     if start.startswith(b"#!"):
-        words = start[2:MAX_INTERPRETER].splitlines()[0].split()
+        words = start[2:MAX_INTERPRETER].partition(b"\n")[0].split()
         return os.fsdecode(words[0]) if words else ""
     if start.startswith(b"\x7fELF"):
         at = start.find(b"/lib")
-        return os.fsdecode(start[at : start.index(b"\0", at)]) if at > 0 else "(the program loader)"
+        return os.fsdecode(start[at:].partition(b"\0")[0]) if at > 0 else "(the program loader)"
     return ""
 
 

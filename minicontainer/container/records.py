@@ -12,6 +12,8 @@ the spawner when its program dies, the next start, or `minicontainer reset`.
 from __future__ import annotations
 
 import os
+import select
+import signal
 import time
 
 from minicontainer import state
@@ -40,13 +42,16 @@ def describe(part: Part, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def recall(entry: dict[str, Any]) -> Part:
-    """A part again from its entry. Raises ValueError for what is no part of this package."""
-    module, _, name = entry["part"].partition(":")
-    package = __name__.split(".")[0]
-    if module.split(".")[0] != package:
-        raise ValueError(f"{entry['part']} is not part of {package}")
-    found = __import__(module, fromlist=[name])
-    part: Part = getattr(found, name).recall(entry["record"])
+    """A part again from its entry. Raises ValueError for what is no entry, or no part of this package."""
+    try:
+        module, _, name = entry["part"].partition(":")
+        package = __name__.split(".")[0]
+        if module.split(".")[0] != package:
+            raise ValueError(f"{entry['part']} is not part of {package}")
+        found = __import__(module, fromlist=[name])
+        part: Part = getattr(found, name).recall(entry["record"])
+    except (AttributeError, ImportError, KeyError, TypeError) as error:
+        raise ValueError(f"{entry!r} names no part: {type(error).__name__}: {error}") from error
     return part
 
 
@@ -111,7 +116,7 @@ def release(container: str, record: dict[str, Any]) -> None:
     for entry in reversed(record["parts"]):
         try:
             recall(entry).release()
-        except OSError as error:
+        except Exception as error:
             errors.append(error)
     if errors:
         raise errors[0]
@@ -122,20 +127,46 @@ def mend(containers: Iterable[str] | None = None) -> list[str]:
     """Release every container (of those named, or of all) that nobody answers for any more; their ids.
 
     A container of which the owner is dead and the process is alive is killed first: it was not detached, so it was
-    to end with its owner.
+    to end with its owner. What cannot be mended (a record that is no record, say) keeps none of the others from
+    being so: its record stays, and the first such error is raised at the end.
     """
-    mended = []
+    mended, errors = [], []
     for container in list(all_containers() if containers is None else containers):
         with state.locked(f"{state.exec_root()}/mend.lock"):
-            record = read(container)
-            if record is None or is_alive(record["owner"]):
-                continue
-            process = record.get("process")
-            if process and is_alive(process):
-                os.kill(process["pid"], 9)
-            release(container, record)
-            mended.append(container)
+            try:
+                record = read(container)
+                if record is None or is_alive(record["owner"]):
+                    continue
+                _end(record["process"])
+                release(container, record)
+            except Exception as error:
+                error.add_note(f"while mending what container {container} left")
+                errors.append(error)
+            else:
+                mended.append(container)
+    if errors:
+        raise errors[0]
     return mended
+
+
+def _end(process: dict[str, int] | None) -> None:
+    """Kill a process, if it is still the one on record, and wait for its end: until then its mounts are in use."""
+    if process is None or not is_alive(process):
+        return
+    try:
+        pidfd = os.pidfd_open(process["pid"])
+    except ProcessLookupError:
+        return
+    try:
+        if is_alive(process):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            poll = select.poll()
+            poll.register(pidfd, select.POLLIN)
+            poll.poll()
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(pidfd)
 
 
 def ended(container: str, code: int) -> None:

@@ -22,7 +22,7 @@ import signal
 import sys
 import threading
 
-from minicontainer import linux
+from minicontainer import linux, state
 from minicontainer.container import inner, records
 from minicontainer.container.channel import Channel
 from minicontainer.container.init import children
@@ -132,6 +132,14 @@ _shared: Spawner | None = None
 _shared_lock = threading.Lock()
 
 
+def _after_fork() -> None:
+    global _shared_lock
+    _shared_lock = threading.Lock()  # a thread that held it was not copied
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 def shared() -> Spawner:
     """This program's spawner, started when it is first needed, and anew when it has died."""
     global _shared
@@ -151,16 +159,20 @@ def current() -> Spawner | None:
 _cloned_directly = 0
 
 
-def choose() -> Spawner | None:
+def choose(own_pids: bool) -> Spawner | None:
     """Who is to clone the next container: a spawner, or this process itself (None).
 
     A process with one thread may do it itself, and its first container it does: a script that runs one is done before
     a spawner would have started. From the second on a spawner does it, although nothing forces us: its memory is
     small, and every page of it that one side changes after the clone has to be copied.
+
+    Not so when the container has no PID namespace, with which all its processes end: if this program is killed,
+    somebody has to stay who finds those that the container's first process has left. Nor when this program ignores
+    SIGCHLD: then the kernel forgets how its children ended. wait(2)
     """
     global _cloned_directly
-    alone = len(os.listdir("/proc/self/task")) == 1
-    if alone and _shared is None and _cloned_directly != os.getpid():
+    alone = len(os.listdir("/proc/self/task")) == 1 and signal.getsignal(signal.SIGCHLD) != signal.SIG_IGN
+    if alone and own_pids and _shared is None and _cloned_directly != os.getpid():
         _cloned_directly = os.getpid()
         return None
     return shared()
@@ -203,8 +215,10 @@ def main() -> NoReturn:
     keep, channel, owner = sys.argv[1] == "1", Channel(3), 4
     for fd in (3, 4):
         os.set_inheritable(fd, False)
+    linux.close_range(5)  # what the program itself had inherited
+    while (null := os.open("/dev/null", os.O_RDWR)) < 5:
+        pass  # 0, 1 and 2 are never free, whatever the program had closed
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
-    null = os.open("/dev/null", os.O_RDWR)
     for fd in (0, 1, 2) if keep else (0,):
         os.dup2(null, fd)
     wake, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -242,7 +256,10 @@ def _serve(channel: Channel, served: dict[int, _Served], myself: int) -> bool:
     cgroup = optional.pop(0) if message["cgroup"] else None
     pid_namespace = optional.pop(0) if message["pid_namespace"] else None
     for module in message["modules"]:  # imported once, here, and not in every container's process again
-        __import__(module)
+        try:
+            __import__(module)
+        except ImportError:
+            pass  # the container's process will miss it too, and say so
     try:
         pid, pidfd = clone_into(message["flags"], cgroup, pid_namespace)
     except linux.KernelError as error:
@@ -266,6 +283,8 @@ def _become(channel: Channel, stdio: tuple[int, int, int], parent: int) -> NoRet
     if received is None:
         os._exit(70)
     try:
+        sys.path[:] = received[0]["path"]
+        os.chdir(received[0]["directory"])
         plan: inner.Plan = pickle.loads(received[2])
     except BaseException as error:
         failed = {"part": "Container", "moment": "prepare", "kind": type(error).__name__}
@@ -283,18 +302,25 @@ def clone_into(flags: int, cgroup: int | None, pid_namespace: int | None) -> tup
     if pid_namespace is None:
         return linux.clone3(flags, cgroup)
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    pid = -1
     try:
         linux.setns(pid_namespace, linux.CLONE_NEWPID)
         try:
             pid, pidfd = linux.clone3(flags, cgroup)
-        except BaseException:
-            linux.setns(own, linux.CLONE_NEWPID)
-            raise
-        if pid:
-            linux.setns(own, linux.CLONE_NEWPID)
+        finally:
+            if pid:
+                _children_back_to(own)
         return pid, pidfd
     finally:
         os.close(own)
+
+
+def _children_back_to(pid_namespace: int) -> None:
+    """Tried twice: who fails here has a child that nobody knows, and all that follow in the wrong place."""
+    try:
+        linux.setns(pid_namespace, linux.CLONE_NEWPID)
+    except OSError:
+        linux.setns(pid_namespace, linux.CLONE_NEWPID)
 
 
 def reap(pid: int, own_pids: bool) -> int:
@@ -305,20 +331,25 @@ def reap(pid: int, own_pids: bool) -> int:
     """
     ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     if not own_pids:
-        _kill_session(pid)
+        kill_session(pid)
     os.waitid(os.P_PID, pid, os.WEXITED)
     assert ended is not None
     return ended.si_status if ended.si_code == os.CLD_EXITED else 128 + ended.si_status
 
 
-def _kill_session(session: int) -> None:
-    for name in os.listdir("/proc"):
-        if name.isdecimal() and int(name) != session:
-            try:
-                if os.getsid(int(name)) == session:
-                    os.kill(int(name), signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                continue
+def kill_session(session: int) -> None:
+    """Kill all processes of a session but its leader, again and again until none is left that could have forked."""
+    found = True
+    while found:
+        found = False
+        for name in os.listdir("/proc"):
+            if name.isdecimal() and int(name) != session and state.start_time(int(name)):
+                try:
+                    if os.getsid(int(name)) == session:
+                        os.kill(int(name), signal.SIGKILL)
+                        found = True
+                except ProcessLookupError:
+                    continue
 
 
 def _reap_all(served: dict[int, _Served], keep: bool) -> None:
@@ -334,8 +365,11 @@ def _reap_all(served: dict[int, _Served], keep: bool) -> None:
             os.waitpid(ended.si_pid, 0)  # an orphan that some container left
             continue
         code = reap(ended.si_pid, container.own_pids)
-        if keep:
-            records.ended(container.container, code)
+        try:
+            if keep:
+                records.ended(container.container, code)
+        except Exception:
+            pass  # its record stays, and the next start mends what is left
         try:
             os.write(container.status, bytes([code]))
         except BrokenPipeError:
@@ -357,4 +391,7 @@ def _end(served: dict[int, _Served]) -> None:
             pass
         if not alive:
             break
-    records.mend()
+    try:
+        records.mend()
+    except Exception:
+        pass  # what could not be mended is still on record: the next start tries, and says so

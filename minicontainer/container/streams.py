@@ -8,6 +8,7 @@ descriptor 1, that would bypass what the reader sees; there the output comes thr
 from __future__ import annotations
 
 import codecs
+import errno
 import io
 import os
 import select
@@ -16,6 +17,8 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import IO, Any
+
+    from minicontainer.container.channel import Channel
 
     Target = int | IO[Any] | None
 
@@ -43,6 +46,8 @@ class Streams:
             raise
 
     def _open(self, number: int, target: Target) -> int:
+        if target is None and _is_closed(number):
+            target = DEVNULL
         if target is None and not _is_ours(number):
             target = DEVNULL if number == 0 else self._relay(number)
         if target is None:
@@ -98,8 +103,11 @@ class Streams:
                 os.close(fd)
 
 
-def wait(streams: Streams, ended: int, timeout: float | None) -> bool:
-    """Relay output until the descriptor `ended` is readable; False when `timeout` seconds pass before that."""
+def wait(streams: Streams, channel: Channel | None, ended: int, timeout: float | None) -> bool:
+    """Relay output until the descriptor `ended` is readable; False when `timeout` seconds pass before that.
+
+    What arrives on the channel is taken in meanwhile, or a long message would never be sent to its end.
+    """
     import time
 
     deadline = None if timeout is None else time.monotonic() + timeout
@@ -107,11 +115,16 @@ def wait(streams: Streams, ended: int, timeout: float | None) -> bool:
     poll.register(ended, select.POLLIN)
     for fd in streams.relayed:
         poll.register(fd, select.POLLIN)
+    if channel is not None:
+        poll.register(channel.fileno(), select.POLLIN)
     while True:
         left = None if deadline is None else max(0, (deadline - time.monotonic()) * 1000)
         ready = [fd for fd, _ in poll.poll(left)]
         for fd in ready:
-            if fd in streams.relayed:
+            if channel is not None and fd == channel.fileno():
+                if not channel.fill():
+                    poll.unregister(fd)
+            elif fd in streams.relayed:
                 streams.relay(fd)
                 if fd not in streams.relayed:
                     poll.unregister(fd)
@@ -119,6 +132,22 @@ def wait(streams: Streams, ended: int, timeout: float | None) -> bool:
             return True
         if deadline is not None and time.monotonic() >= deadline:
             return False
+
+
+def _is_closed(number: int) -> bool:
+    """Whether we have no stream `number` at all, as a daemon may."""
+    stream = getattr(sys, _NAMES[number])
+    if stream is None:
+        return True
+    try:
+        os.fstat(stream.fileno())
+    except OSError as error:  # io.UnsupportedOperation, of a stream without a descriptor, has no errno
+        return error.errno == errno.EBADF
+    except ValueError:
+        return bool(stream.closed)
+    except AttributeError:  # a notebook's streams may have no such method
+        return False
+    return False
 
 
 def _is_ours(number: int) -> bool:
