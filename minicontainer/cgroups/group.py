@@ -195,8 +195,7 @@ class Group:
     def remove(self, timeout: float = 10) -> None:
         """Kill what is left in the group and remove it, with the groups inside of it. One that is gone is no error."""
         first: OSError | None = None
-        trees = self.directories()
-        for directory in trees:
+        for directory in self.directories():
             try:
                 self._remove(directory, timeout)
             except OSError as error:  # the other trees all the same: another call then finds only this one
@@ -205,9 +204,9 @@ class Group:
             raise first
         instance, _, name = self.path.partition("/")
         if name and "/" not in name:  # the instance's own group goes with its last one; _rmdir leaves it before
-            parents = [os.path.dirname(directory) for directory in trees]
-            for parent in parents or [top for driver in self._drivers for top in driver.directories(instance)]:
-                _rmdir(parent)
+            for driver in self._drivers:
+                for directory in driver.directories(instance):
+                    _rmdir(directory)
 
     def stats(self) -> Stats:
         """What the group has used, in one look."""
@@ -240,10 +239,12 @@ class Group:
         controller = file.partition(".")[0]
         if self._v2 and (controller in ("cgroup", *self._machine.controllers) or file in (*_PRESSURE, "cpu.stat")):
             return self._v2
-        if self._v1 and (self._v1.has(file) or file in ("cgroup.freeze", "cpu.stat")):
+        if self._v1 and file == "cgroup.freeze":
             return self._v1
         if self._v1 and (controller == "cgroup" or file in _PRESSURE):
             raise HostError(f"{file} needs a cgroup v2 tree", hint="mount -t cgroup2 none /sys/fs/cgroup/unified")
+        if self._v1 and self._v1.has(file):
+            return self._v1
         known = sorted({*self._machine.controllers, *self._machine.legacy})
         raise HostError(f"no cgroup tree of this host has a controller for {file}", hint=f"it has {', '.join(known)}")
 

@@ -242,9 +242,15 @@ class V1:
         return f"{max(0, used)}\n"
 
     def _read_memory_events(self, path: str, _: str) -> str:
-        """v1 counts how often the limit was hit and whom it killed, this group's own only; nothing else."""
+        """v1 counts how often a limit was hit and whom it killed, this group's own only; nothing else.
+
+        The limit of memory and swap together is asked first: where it allows no swap, memory's own is never hit.
+        """
+        hits = self._number(path, "memory.failcnt")
+        if exists(self._memsw_file(path)):
+            hits += self._number(path, "memory.memsw.failcnt")
         killed = units.flat(self._get(path, "memory.oom_control")).get("oom_kill", 0)
-        return f"max {self._number(path, 'memory.failcnt')}\noom_kill {killed}\n"
+        return f"max {hits}\noom_kill {killed}\n"
 
     def _read_memory_stat(self, path: str, _: str) -> str:
         stat = units.flat(self._get(path, "memory.stat"))
