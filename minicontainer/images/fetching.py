@@ -215,7 +215,7 @@ def inflate(chunks: Iterator[memoryview]) -> Iterator[bytes]:
         while member is not None and (made := member.decompress(b"", OUTPUT)):
             yield made
             member = None if member.eof else member
-    except isal_zlib.IsalError as error:
+    except isal_zlib.error as error:  # type: ignore[misc]  # the stub has it as a variable
         raise ImageError(f"a layer is not gzip, as its manifest says ({error})", hint=_PUSH_AGAIN) from None
     if member is not None or not members:
         raise ImageError("a layer's gzip data ends in the middle", hint=_PUSH_AGAIN)
