@@ -242,15 +242,14 @@ class V1:
         return f"{max(0, used)}\n"
 
     def _read_memory_events(self, path: str, _: str) -> str:
-        """v1 counts how often a limit was hit and whom it killed, this group's own only; nothing else.
+        """Whom the kernel killed, and how often the limit was hit: of this very group, that is all v1 counts.
 
-        The limit of memory and swap together is asked first: where it allows no swap, memory's own is never hit.
+        Where swap is limited too, the limit of both together is asked first, and nobody counts that (seen on 6.18).
         """
-        hits = self._number(path, "memory.failcnt")
-        if exists(self._memsw_file(path)):
-            hits += self._number(path, "memory.memsw.failcnt")
-        killed = units.flat(self._get(path, "memory.oom_control")).get("oom_kill", 0)
-        return f"max {hits}\noom_kill {killed}\n"
+        hits = ""
+        if not exists(self._memsw_file(path)) or _limit(self._memsw(path)) == "max":
+            hits = f"max {self._number(path, 'memory.failcnt')}\n"
+        return f"{hits}oom_kill {units.flat(self._get(path, 'memory.oom_control'))['oom_kill']}\n"
 
     def _read_memory_stat(self, path: str, _: str) -> str:
         stat = units.flat(self._get(path, "memory.stat"))
