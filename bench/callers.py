@@ -34,7 +34,10 @@ def main() -> None:
         took = processes(ours, number, callers)
     else:
         crun = crun_in(directory, layer, number + callers)
-        took = alone(crun, number) if way == "crun-one" else threads(crun, number, callers)
+        try:
+            took = alone(crun, number) if way == "crun-one" else threads(crun, number, callers)
+        finally:
+            peers.remove_groups()
     print(took)
 
 

@@ -207,9 +207,10 @@ def podman(directory: str, place: Place) -> Iterator[Engine]:
     """A podman with storage of its own, which is unmounted and removed at the end of the block."""
     os.makedirs(directory)
     settings = f"{directory}/containers.conf"
-    hard = os.sysconf("SC_OPEN_MAX")
-    with open(settings, "w") as file:  # its defaults would raise the hard limits, which not every root may
-        file.write(f'[containers]\ndefault_ulimits = ["nofile={hard}:{hard}"]\n[engine]\nevents_logger = "none"\n')
+    # its defaults would raise the hard limits, which not every root may; it lowers its own to 32768 processes itself
+    limits = '["nofile=1024:1024", "nproc=4096:4096"]'
+    with open(settings, "w") as file:
+        file.write(f'[containers]\ndefault_ulimits = {limits}\n[engine]\nevents_logger = "none"\n')
     before = os.environ.get("CONTAINERS_CONF")
     os.environ["CONTAINERS_CONF"] = settings
     argv = ["podman", "--root", f"{directory}/root", "--runroot", f"{directory}/run", "--tmpdir", f"{directory}/tmp"]

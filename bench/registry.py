@@ -1,0 +1,209 @@
+"""A registry of our own, and an image in it with so many files that unpacking them is the work."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import http.client
+import io
+import json
+import os
+import random
+import socket
+import subprocess
+import tarfile
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from bench import ground
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LAYERS = 6
+FILES = 12_000
+BYTES = 360 << 20
+NAME = "bench/many"
+
+
+class Made(NamedTuple):
+    """What is in the registry."""
+
+    reference: str
+    layers: list[str]
+    """Where each layer can be fetched, the base first."""
+    files: int
+    content: int
+    """Bytes in all files of the merged tree."""
+    compressed: int
+
+
+@contextmanager
+def registry(directory: str) -> Iterator[str]:
+    """Debian's docker-registry on a free port of the loopback; `localhost:PORT`."""
+    os.makedirs(directory)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = {
+        "version": 0.1,
+        "log": {"level": "error", "accesslog": {"disabled": True}},
+        "storage": {"filesystem": {"rootdirectory": f"{directory}/storage"}},
+        "http": {"addr": f"127.0.0.1:{port}"},
+    }
+    with open(f"{directory}/config.yml", "w") as file:
+        json.dump(settings, file)  # JSON is YAML
+    with open(f"{directory}/log", "wb") as log:
+        server = subprocess.Popen(["docker-registry", "serve", f"{directory}/config.yml"], stdout=log, stderr=log)
+    try:
+        for _ in range(300):
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.05)
+        yield f"localhost:{port}"
+    finally:
+        server.kill()
+        server.wait()
+
+
+def make(directory: str, host: str, scale: float = 1.0) -> Made:
+    """Make the image and put it into the registry; `scale` below 1 makes a smaller one.
+
+    Layers of nested directories, files of very different sizes that compress about as programs do (to 44 %), symbolic
+    and hard links, and in each layer some files that replace one of the layer before. The base has busybox, so that an
+    engine can be asked what it has unpacked.
+    """
+    source = random.Random(1)
+    pool = _pool(source)
+    files: dict[str, int] = {}
+    digests, sizes, diff_ids = [], [], []
+    for number in range(LAYERS):
+        path = f"{directory}/layer"
+        diff_id = _layer(path, directory, number, source, pool, files, scale)
+        with open(path, "rb") as file:
+            digest = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+        _upload(host, path, digest)
+        digests.append(digest)
+        sizes.append(os.path.getsize(path))
+        diff_ids.append(diff_id)
+        os.unlink(path)
+    config = {
+        "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine),
+        "os": "linux",
+        "config": {"Cmd": ["/bin/sh"], "Env": ["PATH=/bin"]},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        "history": [{"created_by": f"layer {number}"} for number in range(LAYERS)],
+    }
+    layers = [("tar.gzip", digest, size) for digest, size in zip(digests, sizes, strict=True)]
+    text = json.dumps(config).encode()
+    with open(f"{directory}/config", "wb") as target:
+        target.write(text)
+    config_digest = "sha256:" + hashlib.sha256(text).hexdigest()
+    _upload(host, f"{directory}/config", config_digest)
+    kind = "application/vnd.docker"
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": f"{kind}.distribution.manifest.v2+json",
+        "config": {"mediaType": f"{kind}.container.image.v1+json", "digest": config_digest, "size": len(text)},
+        "layers": [
+            {"mediaType": f"{kind}.image.rootfs.diff.{what}", "digest": digest, "size": size}
+            for what, digest, size in layers
+        ],
+    }
+    _request(host, "PUT", f"/v2/{NAME}/manifests/latest", json.dumps(manifest).encode(), str(manifest["mediaType"]))
+    blobs = [f"http://{host}/v2/{NAME}/blobs/{digest}" for digest in digests]
+    return Made(f"{host}/{NAME}:latest", blobs, len(files), sum(files.values()), sum(sizes))
+
+
+def _pool(source: random.Random) -> bytes:
+    """16 MiB of something like programs: noise, words, zeros."""
+    words = [source.randbytes(source.randint(3, 9)) for _ in range(1000)]
+    pieces, length = [], 0
+    while length < 16 << 20:
+        kind = source.random()
+        if kind < 0.2:
+            piece = source.randbytes(source.randint(16, 400))
+        elif kind < 0.9:
+            piece = b" ".join(source.choices(words, k=source.randint(5, 80)))
+        else:
+            piece = bytes(source.randint(8, 200))
+        pieces.append(piece)
+        length += len(piece)
+    return b"".join(pieces)
+
+
+class _Hashing(io.RawIOBase):
+    """Hands on what is written, and hashes it."""
+
+    def __init__(self, target: gzip.GzipFile) -> None:
+        self.target, self.hash = target, hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: object) -> int:
+        self.hash.update(data)  # type: ignore[arg-type]
+        return self.target.write(data)  # type: ignore[arg-type]
+
+
+def _layer(
+    path: str, directory: str, number: int, source: random.Random, pool: bytes, files: dict[str, int], scale: float
+) -> str:
+    """One layer as a gzip file; its diff id. `files` is the merged tree so far: path → size."""
+    count, average = int(FILES * scale / LAYERS), BYTES / FILES
+    with gzip.GzipFile(path, "wb", compresslevel=4, mtime=0) as target:
+        hashing = _Hashing(target)
+        with tarfile.open(fileobj=hashing, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+            if number == 0:
+                archive.add(ground.busybox(f"{directory}/base"), ".")
+            for index in range(count):
+                folder = f"data/{number}/{index // 400}/{index // 25}"
+                if index % 25 == 0:
+                    archive.addfile(_member(folder, tarfile.DIRTYPE, 0o755))
+                name = f"{folder}/file-{index}.so"
+                if number and index % 40 == 0:  # it replaces one of the layer before
+                    other = index + 1
+                    name = f"data/{number - 1}/{other // 400}/{other // 25}/file-{other}.so"
+                size = min(int(source.lognormvariate(0, 1.5) * average / 3.08), len(pool) // 2)
+                member = _member(name, tarfile.REGTYPE, 0o755 if index % 7 == 0 else 0o644)
+                member.size = size
+                start = source.randrange(len(pool) - size)
+                archive.addfile(member, io.BytesIO(pool[start : start + size]))
+                files[name] = size
+                if index % 30 == 1:
+                    archive.addfile(_member(f"{folder}/link-{index}", tarfile.SYMTYPE, 0o777, f"file-{index}.so"))
+                if index % 50 == 2:
+                    archive.addfile(_member(f"{folder}/hard-{index}", tarfile.LNKTYPE, 0o644, name))
+                    files[f"{folder}/hard-{index}"] = size
+    return "sha256:" + hashing.hash.hexdigest()
+
+
+def _member(name: str, kind: bytes, mode: int, target: str = "") -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type, member.mode, member.linkname, member.mtime = kind, mode, target, 1_700_000_000
+    return member
+
+
+def _request(host: str, method: str, path: str, body: object = None, kind: str = "application/octet-stream") -> str:
+    """One request to the registry; the Location of its answer."""
+    connection = http.client.HTTPConnection(host, timeout=60)
+    headers = {"Content-Type": kind}
+    if isinstance(body, io.BufferedReader):
+        headers["Content-Length"] = str(os.fstat(body.fileno()).st_size)
+    connection.request(method, path, body, headers)  # type: ignore[arg-type]
+    answer = connection.getresponse()
+    text = answer.read()
+    if answer.status >= 300:
+        raise RuntimeError(f"{method} {path}: {answer.status} {text[:200]!r}")
+    connection.close()
+    return answer.headers.get("Location", "")
+
+
+def _upload(host: str, path: str, digest: str) -> None:
+    location = _request(host, "POST", f"/v2/{NAME}/blobs/uploads/")
+    with open(path, "rb") as file:
+        where = location.partition(host)[2]
+        _request(host, "PUT", f"{where}{'&' if '?' in where else '?'}digest={digest}", file)
