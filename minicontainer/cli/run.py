@@ -90,12 +90,12 @@ def _go(arguments: argparse.Namespace, container: Container) -> int:
     else:
         from minicontainer.cli import signals
 
-        container.start(stdin=0 if arguments.interactive else DEVNULL, stdout=1, stderr=2)
-        try:
-            with signals.forwarded_to(container):
+        with signals.forwarded_to(container):
+            try:
+                container.start(stdin=0 if arguments.interactive else DEVNULL, stdout=1, stderr=2)
                 code = container.wait()
-        finally:
-            container.remove()
+            finally:
+                container.remove()
     if not arguments.rm:
         entries.ended(container.id, code)
     return code

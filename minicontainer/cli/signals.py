@@ -34,6 +34,8 @@ def forwarded_to(container: Container) -> Iterator[None]:
 
     def forward(number: int, frame: FrameType | None) -> None:
         nonlocal insisted
+        if not container.pid:
+            raise KeyboardInterrupt  # there is nothing yet that could take it
         if number in (signal.SIGINT, signal.SIGTERM):
             insisted += 1
             if insisted == PATIENCE:
