@@ -94,6 +94,8 @@ def test_blob_with_other_content_is_refused(root: str, fake: FakeRegistry) -> No
 
 def test_blob_with_other_content_that_is_a_fine_layer_is_refused(root: str, fake: FakeRegistry) -> None:
     image, other = MadeImage({"hello": b"world\n"}), MadeImage({"hello": b"evil!\n"})
+    for made in (image, other):
+        made.layers = [gzip.compress(data, compresslevel=0) for data in made.tars]
     name = fake.serve(image)
     assert len(image.layers[0]) == len(other.layers[0])
     fake.document(f"blobs/{digest_of(image.layers[0])}", "application/octet-stream", other.layers[0])
@@ -451,8 +453,11 @@ def processes_with(text: str) -> list[int]:
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
-            with open(f"/proc/{pid}/cmdline", "rb") as file, open(f"/proc/{pid}/environ", "rb") as environ:
-                if b"minicontainer.images" in file.read() and text.encode() in environ.read():
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                if b"minicontainer.images" not in file.read():
+                    continue
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                if text.encode() in file.read():
                     found.append(int(pid))
         except (FileNotFoundError, ProcessLookupError):
             continue

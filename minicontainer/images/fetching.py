@@ -108,10 +108,10 @@ def _unpack(job: Job, source: _Source, path: str = "") -> None:
     with _Ahead(source.chunks() if plain else inflate(source.chunks())) as stream:
         try:
             done = unpack(stream, tree, limits=job.limits)
-        except ImageError:
+        except ImageError as error:
             stream.stop()
             source.drain()  # if the bytes are not those that were asked for, that is the error to tell
-            raise
+            raise ImageError(f"the layer {job.blob.digest}: {error.message}", hint=error.hint or _PUSH_AGAIN) from None
     source.drain()
     if done.diff_id != job.diff_id:
         raise ImageError(
@@ -216,9 +216,9 @@ def inflate(chunks: Iterator[memoryview]) -> Iterator[bytes]:
             yield made
             member = None if member.eof else member
     except isal_zlib.error as error:  # type: ignore[misc]  # the stub has it as a variable
-        raise ImageError(f"a layer is not gzip, as its manifest says ({error})", hint=_PUSH_AGAIN) from None
+        raise ImageError(f"not gzip, as its manifest says ({error})", hint=_PUSH_AGAIN) from None
     if member is not None or not members:
-        raise ImageError("a layer's gzip data ends in the middle", hint=_PUSH_AGAIN)
+        raise ImageError("its gzip data ends in the middle", hint=_PUSH_AGAIN)
 
 
 _PUSH_AGAIN = "whoever made the image must push it again"

@@ -189,7 +189,7 @@ class Config:
                 raise _bad(f"the config's diff_id {diff_id!r:.80} is no sha256 digest")
         self.platform = Platform(*(_text(raw, key, "the config") for key in ("os", "architecture", "variant")))
         self.created = _text(raw, "created", "the config")
-        run = _object(raw.get("config") or {}, "the config's config")
+        run = _object(_or_empty(raw.get("config")), "the config's config")
         self.entrypoint = _strings(run, "Entrypoint", "the config")
         self.cmd = _strings(run, "Cmd", "the config")
         self.user = _text(run, "User", "the config")
@@ -201,7 +201,7 @@ class Config:
         if not all(pair.find("=") > 0 for pair in pairs):
             raise _bad("Env of the config has an entry that is not NAME=VALUE")
         self.env = dict(pair.split("=", 1) for pair in pairs)
-        labels = _object(run.get("Labels") or {}, "the config's Labels")
+        labels = _object(_or_empty(run.get("Labels")), "the config's Labels")
         self.labels = {key: _text(labels, key, "the config's Labels") for key in labels}
 
     @classmethod
@@ -264,6 +264,10 @@ def _object(value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise _bad(f"{what} is not a JSON object, but {value!r:.80}")
     return value
+
+
+def _or_empty(value: Any) -> Any:
+    return {} if value is None else value
 
 
 def _text(parent: dict[str, Any], key: str, what: str) -> str:

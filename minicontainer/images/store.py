@@ -339,8 +339,6 @@ class Session:
 
     def sweep(self) -> None:
         """Remove what killed sessions left. The store is locked."""
-        import shutil
-
         for name in os.listdir(self.store.ingest):
             path = f"{self.store.ingest}/{name}"
             if name == "lock":
@@ -348,12 +346,12 @@ class Session:
             try:
                 fd = os.open(path if name.endswith(".lock") else f"{path}/needs", os.O_RDWR | os.O_CLOEXEC)
             except FileNotFoundError:
-                shutil.rmtree(path, ignore_errors=True)  # killed between mkdir and open
+                _remove(path)  # killed between mkdir and open
                 continue
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if not name.endswith(".lock"):
-                    shutil.rmtree(path, ignore_errors=True)
+                    _remove(path)
                 elif _is(fd, path):
                     os.unlink(path)
             except BlockingIOError:
@@ -362,10 +360,10 @@ class Session:
                 os.close(fd)
 
     def __exit__(self, *error: object) -> None:
-        import shutil
-
-        shutil.rmtree(self.path, ignore_errors=True)
+        _remove(self.path)
         os.close(self._fd)
+        with self.store.locked():
+            self.sweep()  # the locks of workers that we had to kill
 
 
 def host_error(error: OSError, root: str) -> HostError:
@@ -380,6 +378,20 @@ def host_error(error: OSError, root: str) -> HostError:
     name = errno.errorcode.get(error.errno or 0, str(error.errno))
     place = error.filename or root
     return HostError(f"{place}: {name} ({error.strerror})", hint=hints.get(error.errno or 0, f"look at {place}"))
+
+
+def _remove(path: str) -> None:
+    """Remove a directory of `ingest/`, however deep what was unpacked there is."""
+    from minicontainer.overlayfs.upper import remove_tree
+
+    parent = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        remove_tree(os.path.basename(path), parent)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):  # a worker whose owner was killed is just ending
+            raise
+    finally:
+        os.close(parent)
 
 
 def _is(fd: int, path: str) -> bool:

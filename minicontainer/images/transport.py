@@ -186,6 +186,7 @@ class Answer:
         self._transport, self._origin, self._connection, self._response = transport, origin, connection, response
         self.url = url
         self.status = response.status
+        self._closed = False
 
     def header(self, name: str) -> str:
         """A header's value, "" where there is none."""
@@ -225,19 +226,19 @@ class Answer:
 
     def close(self) -> None:
         """Give the connection back if nothing is left in it, else end it."""
-        if self._connection.sock is None:
-            return
         length = self._response.length
         if length is not None and 0 < length <= 16 << 10:
             try:
                 self._response.read()
             except (OSError, http.client.HTTPException):
                 pass  # it is closed below
-        if self._response.isclosed() and not self._response.will_close:
+        kept = self._response.isclosed() and self._connection.sock is not None
+        self._response.close()
+        if kept and not self._closed:
             self._transport.keep(self._origin, self._connection)
-        else:
-            self._response.close()
+        elif not self._closed:
             self._connection.close()
+        self._closed = True
 
     def __enter__(self) -> Self:
         return self
