@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from minicontainer import linux, state
+from minicontainer.container import spawner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -143,7 +144,7 @@ class Machine(Place):
         root = state.data_root()
         return {
             "links": sorted(link["ifname"] for link in self.ip("link")),
-            "routes": self.run("ip", "route", "show", "table", "all"),
+            "routes": self.run("ip", "-4", "route", "show", "table", "all"),
             "rules": self.ruleset(),
             "ip_forward": Path("/proc/sys/net/ipv4/ip_forward").read_text(),
             "files": sorted(
@@ -173,16 +174,19 @@ def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def machine(roots: None) -> Iterator[Machine]:
-    """A host of the test's own, with nothing but lo, on which every network must leave nothing."""
+def machine(roots: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    """A host of the test's own, with nothing but lo, and a spawner that is on it too."""
     before = os.open("/proc/self/ns/net", os.O_RDONLY)
     linux.unshare(linux.CLONE_NEWNET)
+    monkeypatch.setattr(spawner, "_shared", None)
     machine = Machine()
     try:
         machine.run("ip", "link", "set", "lo", "up")
         yield machine
     finally:
         machine.close()
+        if there := spawner.current():
+            there.release()
         linux.setns(before, linux.CLONE_NEWNET)
         os.close(before)
 

@@ -73,7 +73,9 @@ def test_packets_on_the_wire_carry_no_container_address(machine: Machine) -> Non
     assert arrived > 0
 
 
-def test_published_ports_from_everywhere(machine: Machine) -> None:
+@pytest.mark.parametrize("rp_filter", ["0", "1"])
+def test_published_ports_from_everywhere(machine: Machine, rp_filter: str) -> None:
+    linux.write("/proc/sys/net/ipv4/conf/all/rp_filter", rp_filter)  # as strict as ip-sysctl.rst recommends, or not
     near = machine.neighbour()
     inside = machine.start(Bridge(publish=["8080:80", "5353:53/udp"]))
     other = machine.start(Bridge())
@@ -112,7 +114,8 @@ def test_port_on_a_chosen_address_is_closed_on_the_others(machine: Machine) -> N
     # A neighbour may put any address on its cable: what is published on 127.0.0.1 must not answer there.
     near.run("ip", "addr", "flush", "dev", "lo")
     near.run("ip", "route", "add", "127.0.0.1/32", "via", "198.51.100.1")
-    assert near.call("tcp", "127.0.0.1", 8081, timeout=0.5) != "it sees 198.51.100.2"
+    near.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet")
+    assert near.call("tcp", "127.0.0.1", 8081, timeout=0.5) == "TimeoutError"
 
 
 def test_the_same_port_on_two_addresses_leads_to_two_containers(machine: Machine) -> None:
@@ -139,6 +142,19 @@ def test_container_does_not_reach_the_hosts_loopback(machine: Machine) -> None:
     inside.run("ip", "route", "add", "127.0.0.1/32", "via", "172.29.0.1")
     inside.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet")
     assert "secret" not in inside.call("tcp", "127.0.0.1", 7, timeout=0.5)
+
+
+def test_container_cannot_pretend_to_be_the_hosts_loopback(machine: Machine) -> None:
+    inside = machine.start(Bridge())
+    inside.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet")
+    program = "import socket, sys; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind((sys.argv[1], 0)); "
+    program += "s.sendto(sys.argv[1].encode(), ('172.29.0.1', 7))"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("0.0.0.0", 7))
+        server.settimeout(5)
+        for source in ("127.0.0.1", inside.address):
+            inside.run(sys.executable, "-c", program, source)
+        assert server.recvfrom(100)[0].decode() == inside.address, "the first to arrive is the honest one"
 
 
 def test_port_zero_takes_a_free_one(machine: Machine) -> None:
@@ -343,6 +359,26 @@ def test_curl_fetches_a_page_through_a_published_port(machine: Machine, tmp_path
     argv = ["curl", "-s", "--retry", "20", "--retry-connrefused", "--retry-delay", "1", "http://127.0.0.1:8080/"]
     done = subprocess.run(argv, capture_output=True, text=True, check=True, env=machine.environment)
     assert done.stdout == "<h1>from inside</h1>\n"
+
+
+def test_udp_client_that_never_pauses_follows_the_port_to_the_next_container(machine: Machine) -> None:
+    """The kernel remembers where a flow goes for as long as packets come; what it remembers must not outlive us."""
+    near = machine.neighbour()
+    machine.start(Bridge())  # so that flows are tracked all the time
+    program = (
+        "import socket, sys; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 4000)); "
+        "s.settimeout(1); s.sendto(b'x', ('198.51.100.1', 5353)); print(s.recv(100).decode())"
+    )
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as early:  # before the port is published
+        early.bind(("0.0.0.0", 5353))
+        with pytest.raises(AssertionError, match="timed out"):
+            near.run(sys.executable, "-c", program)
+    for name in ("one", "two"):
+        inside = machine.start(Bridge(publish=["5353:53/udp"]))
+        inside.serve("udp", 53, name)
+        for _ in range(2):
+            assert near.run(sys.executable, "-c", program).strip() == f"{name} sees 198.51.100.2"
+        machine.end(inside)
 
 
 def test_listening_inside_needs_no_port_outside(machine: Machine) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +15,7 @@ from minicontainer import linux
 from minicontainer.chroot import PivotRoot
 from minicontainer.container import Container
 from minicontainer.errors import NotFoundError, StartError
+from minicontainer.namespaces import Namespaces
 from minicontainer.network import Bridge, HostNetwork, JoinNetwork, NoNetwork, files
 
 if TYPE_CHECKING:
@@ -212,6 +215,31 @@ def test_joined_containers_link_does_not_show_us_a_file_of_the_host(
     assert files.read_inside(f"/proc/{first.pid}/root", "/etc/hostname") is None
     assert first.stdin is not None
     first.stdin.close()
+
+
+def test_mapped_root_gets_address_and_files(machine: Machine, rootfs: Path) -> None:
+    """In a user namespace of its own: its process may set up the network because that belongs to it."""
+    mapped = [(0, 100000, 65536)]
+    own_view = Namespaces("user", "pid", "ipc", "mount", "network", uid_map=mapped, gid_map=mapped)
+    bridge = Bridge()
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as place:  # pytest's own directories let no other user through
+        os.chmod(place, 0o755)
+        shutil.copytree(rootfs, f"{place}/rootfs", symlinks=True)
+        argv = ["/bin/sh", "-c", "cat /etc/hosts; /bin/busybox ip addr"]
+        shown = Container(argv, own_view, PivotRoot(f"{place}/rootfs"), bridge).output()
+    assert f"{bridge.address}\t" in shown
+    assert f"inet {bridge.address}/16" in shown
+
+
+def test_second_command_is_in_the_same_network(machine: Machine, rootfs: Path) -> None:
+    bridge = Bridge()
+    first = Container(["/bin/sleep", "100"], Namespaces("pid", "network"), bridge)
+    first.start()
+    machine.containers.append(first)
+    with os.fdopen(os.memfd_create("output"), "w+b") as file:
+        assert first.exec(["/usr/sbin/ip", "-o", "-4", "addr", "show", "eth0"], stdout=file) == 0
+        file.seek(0)
+        assert f"inet {bridge.address}/16".encode() in file.read()
 
 
 @pytest.mark.parametrize("side", ["fail_at", "inside_fail_at"])

@@ -26,7 +26,7 @@ import os
 from minicontainer import linux, state
 from minicontainer.container.part import Part
 from minicontainer.errors import HostError, UsageError
-from minicontainer.network import files, firewall, links
+from minicontainer.network import conntrack, files, firewall, links
 from minicontainer.network.addresses import Plan, Subnet, hardware_address, machine_lock, number
 from minicontainer.network.netlink import Netlink
 from minicontainer.network.ports import Port, claim, read
@@ -93,6 +93,7 @@ class Bridge(Part):
                     plan.index = _make_bridge(netlink, plan).index
                 _enforce(plan, rules)
                 plan.save()
+        conntrack.forget(self.ports)
 
     def attach(self, host: Host) -> None:
         with Netlink() as netlink:
@@ -102,8 +103,8 @@ class Bridge(Part):
             links.create_veth(netlink, self.link, bridge, host.pid, "eth0", hardware_address(self.address))
             if self.ports:
                 links.let_hairpin(netlink, self.link)
-        files.write(
-            host.id,
+        files.offer(
+            host,
             {
                 "resolv.conf": files.resolver(),
                 "hosts": files.hosts(self.address, host.hostname),
@@ -119,8 +120,7 @@ class Bridge(Part):
             links.add_default_route(netlink, self.gateway)
 
     def mount(self, inside: Inside) -> None:
-        if inside.rootfs is not None:
-            files.mount(self.place, inside.rootfs)
+        files.mount(inside)
 
     def release(self) -> None:
         if not self.container:
@@ -139,6 +139,7 @@ class Bridge(Part):
                         links.delete_link(netlink, cable)
                 if plan.containers and entry["ports"]:
                     _enforce(plan, _firewall().look())
+                conntrack.forget(Port(**port) for port in entry["ports"])
                 plan.save()
         files.remove(self.place)
 

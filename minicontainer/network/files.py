@@ -19,6 +19,10 @@ import stat
 from minicontainer import linux, state
 from minicontainer.chroot import within
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minicontainer.container.part import Host, Inside
+
 NAMES = ("resolv.conf", "hosts", "hostname")
 
 _HOSTS = """\
@@ -38,14 +42,22 @@ def directory(container: str) -> str:
     return os.path.join(state.data_root(), "containers", container)
 
 
-def write(container: str, texts: dict[str, str]) -> None:
-    """Write the files, by name (`hosts`), for `mount`."""
-    place = directory(container)
+def offer(host: Host, texts: dict[str, str]) -> None:
+    """Write the files, by name (`hosts`), and hand the process a mount of each, which is mounted nowhere yet.
+
+    Made here, where the path can be walked: a process in a user namespace of its own might not be let through to it.
+    """
+    place = directory(host.id)
     os.makedirs(place, mode=0o711, exist_ok=True)
     for name, text in texts.items():
-        with open(os.path.join(place, name), "w") as file:
+        path = os.path.join(place, name)
+        with open(path, "w") as file:
             os.fchmod(file.fileno(), 0o644)
             file.write(text)
+        copy = linux.open_tree(linux.AT_FDCWD, path)
+        host.give(f"/etc/{name}", copy)
+        harmless = linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV | linux.MOUNT_ATTR_NOEXEC
+        linux.mount_setattr(copy, "", linux.AT_EMPTY_PATH, harmless)
 
 
 def remove(place: str) -> None:
@@ -62,15 +74,15 @@ def remove(place: str) -> None:
             raise
 
 
-def mount(place: str, rootfs: str) -> None:
-    """Mount the files over those below `rootfs`, which get an empty one to be mounted over where they have none."""
-    with within.root(rootfs) as root:
+def mount(inside: Inside) -> None:
+    """Mount the files over those of the new root, which get an empty one to be mounted over where it has none."""
+    if inside.rootfs is None:
+        return  # its root is the host's, and so are the files in it
+    with within.root(inside.rootfs) as root:
         for name in NAMES:
-            with within.place(root, _end_of_links(root, f"/etc/{name}"), directory=False) as target:
-                copy = linux.open_tree(linux.AT_FDCWD, os.path.join(place, name))
-                harmless = linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV | linux.MOUNT_ATTR_NOEXEC
-                linux.mount_setattr(copy, "", linux.AT_EMPTY_PATH, harmless)
-                within.hang(copy, target)
+            path = f"/etc/{name}"
+            with within.place(root, _end_of_links(root, path), directory=False) as target:
+                within.hang(inside.fds[path], target)
 
 
 def resolver() -> str:

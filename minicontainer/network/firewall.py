@@ -4,8 +4,8 @@ A container's address means nothing outside this machine. So what leaves it for 
 (masquerade), and what arrives at a published port of the host gets the container's (DNAT). Both are rules of
 nf_tables, in one table of our own (`table inet minicontainer`), loaded by nft(8) in one atomic step:
 
-    guard        what comes from the bridge may not claim to be, or to call, the host's own loopback. It could
-                 otherwise, because connections through 127.0.0.1 need `route_localnet` on the bridge
+    guard        what comes from the bridge may not call the host's own 127.0.0.1. It could otherwise, because our
+                 connections through 127.0.0.1 need `route_localnet` on the bridge
     prerouting   what comes in for one of the host's addresses: look the port up, rewrite the destination
     output       the same for what the host itself sends, to its own addresses and to 127.0.0.1
     postrouting  masquerade; and answers must come back through us where they would find a shorter way
@@ -63,7 +63,6 @@ table inet {table} {{
   chain guard {{
     type filter hook prerouting priority raw; policy accept;
     iifname "{bridge}" ip daddr 127.0.0.0/8 drop
-    iifname "{bridge}" ip saddr 127.0.0.0/8 drop
   }}
   chain publish {{
     dnat ip to ip daddr . meta l4proto . th dport map @published_at

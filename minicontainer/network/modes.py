@@ -37,11 +37,10 @@ class _Files(Part):
         self.place = files.directory(host.id)
 
     def attach(self, host: Host) -> None:
-        files.write(host.id, self._texts(host))
+        files.offer(host, self._texts(host))
 
     def mount(self, inside: Inside) -> None:
-        if inside.rootfs is not None:
-            files.mount(self.place, inside.rootfs)
+        files.mount(inside)
 
     def release(self) -> None:
         if self.place:
