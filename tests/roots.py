@@ -1,4 +1,4 @@
-"""A root to put containers in: Debian's static busybox, one file that is sixty commands, and the directories around it."""
+"""A root to put containers in: Debian's static busybox (one file that is sixty commands), the directories around it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 BUSYBOX = "/bin/busybox"
 APPLETS = (
     "cat chmod chown cut df dmesg echo env false find grep head hostname id ip kill ln ls mkdir mknod mount mv nc ps "
-    "pwd readlink rm seq sh sha256sum sleep sort stat stty tail tee test touch tr true tty umount uname usleep wc whoami"
+    "pwd readlink rm seq sh sha256sum sleep sort stat stty tail tee test touch tr true tty umount uname usleep "
+    "wc whoami"
 )
 PASSWD = """root:x:0:0:root:/root:/bin/sh
 learner:x:1000:1000:a learner:/home/learner:/bin/sh
