@@ -106,9 +106,12 @@ class Spawner:
         return message["pid"], fds[0]
 
     def alive(self) -> bool:
+        if self.owner != os.getpid():
+            return False
         poll = select.poll()
-        poll.register(self._channel.fileno(), select.POLLIN)
-        return self.owner == os.getpid() and not poll.poll(0)
+        with self._lock:  # between two requests: an answer to another thread's would look like the end
+            poll.register(self._channel.fileno(), select.POLLIN)
+            return not poll.poll(0)
 
     def fileno(self) -> int:
         """Our end of the channel."""
