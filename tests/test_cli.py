@@ -289,16 +289,14 @@ def test_a_signal_to_run_is_for_the_container(image: str) -> None:
 
 
 def test_who_insists_gets_a_deaf_container_killed(image: str) -> None:
-    with subprocess.Popen(
-        [*CLI, "run", "--rm", "--network", "none", image, "sh", "-c", "echo ready; exec sleep 600"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    ) as run:
-        assert run.stdout is not None
-        assert run.stdout.readline() == b"ready\n"
-        for _ in range(3):
+    command = [*CLI, "run", "--rm", "--name", "deaf", "--network", "none", image, "sleep", "600"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as run:
+        within(20, lambda: "running   deaf" in mc("ps"))
+        for _ in range(2):
             run.send_signal(signal.SIGINT)
-            time.sleep(0.2)
+            with pytest.raises(subprocess.TimeoutExpired):
+                run.wait(0.3)
+        run.send_signal(signal.SIGINT)
         assert run.wait(20) == 137
 
 
