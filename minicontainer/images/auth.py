@@ -17,6 +17,7 @@ import base64
 import json
 import os
 import re
+import threading
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -63,11 +64,19 @@ class Authorizer:
     def __init__(self, registry: str, transport: Transport, credentials: Credentials | None = None) -> None:
         self._registry, self._transport = registry, transport
         self._credentials = credentials or configured(registry)
+        self._lock = threading.Lock()
         self.headers: dict[str, str] = {}
         """The `Authorization` header that was accepted, by scope."""
 
-    def answer(self, challenges: list[str], scope: str) -> bool:
-        """Prepare `headers[scope]` for what the registry asks for; False when we have nothing (more) to say."""
+    def answer(self, challenges: list[str], scope: str, shown: str) -> bool:
+        """Prepare `headers[scope]` for what the registry asks for, which has refused what was `shown`.
+
+        False when we have nothing else to say. May be called by several threads: one asks for a token.
+        """
+        with self._lock:
+            return self.headers.get(scope, "") != shown or self._answer(challenges, scope)
+
+    def _answer(self, challenges: list[str], scope: str) -> bool:
         schemes = {text.partition(" ")[0].lower(): text.partition(" ")[2] for text in challenges}
         if "bearer" in schemes:
             fields = {key.lower(): quoted or bare for key, quoted, bare in _PARAMETER.findall(schemes["bearer"])}

@@ -108,6 +108,9 @@ def import_(
             return Image(store, entry)
     except OSError as error:
         raise host_error(error, store.root) from error
+    except ImageError:
+        store.collect()  # its blob, which turned out to be no layer
+        raise
 
 
 def _layer(store: Store, session: Session, source: str, epoch: int | None) -> tuple[Descriptor, str]:

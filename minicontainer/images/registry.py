@@ -122,7 +122,7 @@ class Registry:
                 break  # another host's challenge would lead our password there
             challenges = answer.headers("WWW-Authenticate")
             answer.close()
-            if not self.authorizer.answer(challenges, self.scope):
+            if not self.authorizer.answer(challenges, self.scope, shown.get("Authorization", "")):
                 break
         return answer
 
