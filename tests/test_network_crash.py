@@ -38,8 +38,11 @@ def held(machine: Machine) -> Iterator[subprocess.Popen[str]]:
 def live(bridge: Bridge, host: Host) -> None:
     """Take the part through its moments on the host's side, and through `join` in the container's namespace."""
     bridge.record(host)
-    bridge.prepare(host)
-    bridge.attach(host)
+    try:
+        bridge.prepare(host)
+        bridge.attach(host)
+    finally:
+        host.close()
     before = os.open("/proc/self/ns/net", os.O_RDONLY)
     there = os.open(f"/proc/{host.pid}/ns/net", os.O_RDONLY)
     try:
