@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import random
 import signal
@@ -17,6 +18,7 @@ import pytest
 from minicontainer import linux, overlayfs, state
 from minicontainer.container.part import Host, Inside
 from minicontainer.errors import HostError, UsageError
+from minicontainer.images.unpack import unpack
 from minicontainer.overlayfs import Change, Options, Overlay, mounts, upper, whiteouts
 
 if TYPE_CHECKING:
@@ -585,6 +587,62 @@ def shuffle(root: str, choose: random.Random) -> None:
                     os.symlink("anywhere", place)
                 case 7:
                     os.link(path, place, follow_symlinks=False)
+
+
+class TestCommit:
+    def test_the_same_changes_give_the_same_bytes_whoever_made_them_and_when(self, tmp_path: Path) -> None:
+        written = []
+        for name, order in (("one", 1), ("two", -1)):
+            root = tmp_path / name
+            root.mkdir()
+            for entry in ["a", "b", "b.c", "link", "b/x"][::order]:
+                path = root / entry
+                path.parent.mkdir(exist_ok=True)
+                if entry == "b":
+                    path.mkdir(exist_ok=True)
+                else:
+                    path.write_text(entry)
+            os.link(root / "a", root / "z")
+            whiteouts.make_whiteout(str(root / "gone"))
+            with open(tmp_path / f"{name}.tar", "wb") as stream:
+                result = overlayfs.commit(str(root), stream, source_date_epoch=1_000_000_000)
+            written.append((tmp_path / f"{name}.tar").read_bytes())
+            assert result.size == len(written[-1])
+            assert result.diff_id == f"sha256:{hashlib.sha256(written[-1]).hexdigest()}"
+        assert written[0] == written[1]
+        listed = subprocess.run(["tar", "-tf", tmp_path / "one.tar"], capture_output=True, text=True, check=True)
+        assert listed.stdout.split() == ["a", "b/", "b/x", "b.c", ".wh.gone", "link", "z"]
+
+    @pytest.mark.parametrize(
+        "options", [Options(), Options(metacopy=True, redirect_dir="on")], ids=["plain", "redirect"]
+    )
+    @pytest.mark.parametrize("seed", range(8))
+    def test_unpacked_over_its_layers_it_is_what_the_container_saw(
+        self, tmp_path: Path, target: str, seed: int, options: Options
+    ) -> None:
+        layers = populate(tmp_path)
+        with overlayfs.mounted(layers, str(tmp_path / "c"), target, options):
+            shuffle(target, random.Random(100 + seed))
+            before = tree(target)
+        with open(tmp_path / "layer.tar", "w+b") as stream:
+            overlayfs.commit(str(tmp_path / "c/upper"), stream, layers)
+            stream.seek(0)
+            unpack(stream, str(tmp_path / "new"))
+        with overlayfs.mounted([*layers, str(tmp_path / "new")], None, target):
+            assert tree(target) == before
+
+    def test_what_was_only_renamed_is_written_in_full(self, tmp_path: Path, target: str) -> None:
+        layers = populate(tmp_path)
+        with overlayfs.mounted(layers, str(tmp_path / "c"), target, Options(metacopy=True, redirect_dir="on")):
+            os.rename(f"{target}/etc", f"{target}/moved")
+            os.chmod(f"{target}/usr/new/f", 0o600)
+        with open(tmp_path / "layer.tar", "wb") as stream:
+            overlayfs.commit(str(tmp_path / "c/upper"), stream, layers)
+        (tmp_path / "theirs").mkdir()
+        subprocess.run(["tar", "-xpf", tmp_path / "layer.tar", "-C", tmp_path / "theirs"], check=True)
+        assert (tmp_path / "theirs/moved/conf.d/b").read_text() == "B"
+        assert (tmp_path / "theirs/usr/new/f").read_text() == "f"
+        assert (tmp_path / "theirs/.wh.etc").exists()
 
 
 class TestCopyUp:
