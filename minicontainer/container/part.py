@@ -51,6 +51,9 @@ class Host:
 
     def give(self, name: str, fd: int) -> None:
         """Hand an open descriptor to the process: `inside.fds[name]` from `join` on. It is closed here afterwards."""
+        before = self.gifts.get(name)  # two parts may bring the same thing: the mount namespace, for exec
+        if before is not None:
+            os.close(before)
         self.gifts[name] = fd
 
     def close(self) -> None:
