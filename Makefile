@@ -42,4 +42,4 @@ lock:
 
 clean:
 	@tools/registry.sh stop
-	@rm -rf .venv .registry .jupyter .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@rm -rf .venv .registry .jupyter .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
