@@ -7,7 +7,8 @@ JSON document, named by their digests and handed out by a registry over HTTP.
 >>> pull("alpine").container(["cat", "/etc/os-release"]).run()                # doctest: +SKIP
 
 Read it in this order: `reference` (names), `manifest` (the documents), `transport`, `auth` and `registry` (the wire),
-`unpack` (a layer becomes a directory), `store` (what is on disk), `fetching` and `workers` (layers arrive),
+`tar` and `unpack` (a layer becomes a directory), `store` and `session` (what is on disk, and what is arriving),
+`compression`, `fetching` and `workers` (layers arrive),
 `pulling`, `pushing`, `importing` (the verbs), `image` (how it becomes a container), `progress`.
 """
 

@@ -16,15 +16,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import queue
 import signal
 import sys
-import threading
 import time
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from minicontainer import linux
 from minicontainer.errors import ContainerError, ImageError
+from minicontainer.images.compression import CHUNK, Ahead, inflate
 from minicontainer.images.manifest import DOCKER_LAYER, OCI_LAYER, Descriptor
 from minicontainer.images.reference import Reference
 from minicontainer.images.registry import Registry
@@ -37,14 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from io import FileIO
 
-CHUNK = 256 << 10
-"""Bytes that are read from a registry at a time."""
 
-OUTPUT = 1 << 20
-"""Bytes that one step of inflating may make: a bomb of gzip becomes a thousand times as large as it came."""
-
-AHEAD = 4
-"""Such steps that may be done before anybody has unpacked the first."""
+_PUSH_AGAIN = "whoever made the image must push it again"
 
 
 class Job:
@@ -75,7 +68,8 @@ def fetch(job: Job, registry: Registry | None, report: Callable[[str, int], None
             if unpacked:
                 return
             try:
-                _unpack(job, _Source(job.blob, _from_file(job.store.blob(job.blob.digest)), report, "unpacking"))
+                with open(job.store.blob(job.blob.digest), "rb", buffering=0) as file:
+                    _unpack(job, _Source(job.blob, lambda buffer: file.readinto(buffer) or 0, report, "unpacking"))
                 return
             except _Damaged:
                 os.unlink(job.store.blob(job.blob.digest))
@@ -105,7 +99,7 @@ def _download(job: Job, registry: Registry, report: Callable[[str, int], None], 
 def _unpack(job: Job, source: _Source, path: str = "") -> None:
     tree = f"{job.session}/{job.number}.{os.urandom(4).hex()}"
     plain = job.blob.media_type in (OCI_LAYER, DOCKER_LAYER)
-    with _Ahead(source.chunks() if plain else inflate(source.chunks())) as stream:
+    with Ahead(source.chunks() if plain else inflate(source.chunks())) as stream:
         try:
             done = unpack(stream, tree, limits=job.limits)
         except ImageError as error:
@@ -189,96 +183,6 @@ class _Source:
             hint = "something between the registry and here changes content, or its storage is damaged"
             return ImageError(f"the blob {self._blob.digest} that arrives {what}", hint=hint)
         return _Damaged(f"the blob {self._blob.digest} of the store {what}", hint="pull the image again")
-
-
-def _from_file(path: str) -> Callable[[memoryview], int]:
-    file = open(path, "rb", buffering=0)  # noqa: SIM115  (closed with its last reference, below)
-    return lambda buffer: file.readinto(buffer) or 0
-
-
-def inflate(chunks: Iterator[memoryview]) -> Iterator[bytes]:
-    """Gunzip, in bounded steps. A gzip file may have several members, and zeros after them. RFC 1952, 2.2"""
-    from isal import isal_zlib
-
-    member, members = None, 0
-    try:
-        for chunk in chunks:
-            data: memoryview | bytes = chunk
-            while data:
-                if member is None:
-                    if members and not bytes(data).strip(b"\0"):
-                        break
-                    member, members = isal_zlib.decompressobj(wbits=31), members + 1
-                yield member.decompress(data, OUTPUT)
-                data = member.unused_data if member.eof else member.unconsumed_tail
-                member = None if member.eof else member
-        while member is not None and (made := member.decompress(b"", OUTPUT)):
-            yield made
-            member = None if member.eof else member
-    except isal_zlib.error as error:  # type: ignore[misc]  # the stub has it as a variable
-        raise ImageError(f"not gzip, as its manifest says ({error})", hint=_PUSH_AGAIN) from None
-    if member is not None or not members:
-        raise ImageError("its gzip data ends in the middle", hint=_PUSH_AGAIN)
-
-
-_PUSH_AGAIN = "whoever made the image must push it again"
-
-
-class _Ahead:
-    """A stream whose source works ahead in a thread of its own: there the bytes are received, hashed and inflated
-    (all outside Python's lock), while the caller makes files of the last ones."""
-
-    def __init__(self, chunks: Iterator[bytes] | Iterator[memoryview]) -> None:
-        self._queue: queue.Queue[bytes | BaseException] = queue.Queue(maxsize=AHEAD)
-        self._rest = memoryview(b"")
-        self._ended: BaseException | None = None
-        self._stopped = False
-        self._thread = threading.Thread(target=self._work, args=(chunks,), daemon=True)
-        self._thread.start()
-
-    def _work(self, chunks: Iterator[bytes] | Iterator[memoryview]) -> None:
-        try:
-            for chunk in chunks:
-                if self._stopped:
-                    return
-                if chunk:
-                    self._queue.put(bytes(chunk))
-            self._queue.put(EOFError())
-        except BaseException as error:
-            self._queue.put(error)
-
-    def read(self, size: int, /) -> bytes:
-        """At most `size` bytes; none at the end. Raises what went wrong in the thread."""
-        if not self._rest:
-            if self._ended is None:
-                chunk = self._queue.get()
-                if isinstance(chunk, BaseException):
-                    self._ended = chunk
-                elif len(chunk) <= size:
-                    return chunk
-                else:
-                    self._rest = memoryview(chunk)
-            if isinstance(self._ended, EOFError):
-                return b""
-            if self._ended is not None:
-                raise self._ended
-        piece, self._rest = self._rest[:size], self._rest[size:]
-        return bytes(piece)
-
-    def stop(self) -> None:
-        """End the thread; what it has read ahead is dropped."""
-        self._stopped = True
-        while self._thread.is_alive():
-            try:
-                self._queue.get(timeout=0.01)
-            except queue.Empty:
-                continue
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.stop()
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from minicontainer.errors import ImageError, UsageError
-from minicontainer.images import fetching
+from minicontainer.images.compression import CHUNK, OUTPUT, Gzip, inflate, write_all
 from minicontainer.images.image import Image
 from minicontainer.images.manifest import (
     OCI_CONFIG,
@@ -30,17 +30,15 @@ from minicontainer.images.manifest import (
 )
 from minicontainer.images.pulling import fetch_layers
 from minicontainer.images.reference import Reference
-from minicontainer.images.store import Entry, Session, Store, host_error
+from minicontainer.images.store import Entry, Store, host_error
 from minicontainer.overlayfs import commit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from typing import IO
 
+    from minicontainer.images.session import Session
     from minicontainer.images.tar import Limits
-
-LEVEL = 3
-"""igzip's best: about as small as gzip -3, several times faster."""
 
 _OTHERS = {b"\xfd7zXZ\0": "xz", b"BZh": "bzip2", b"\x28\xb5\x2f\xfd": "zstd", b"PK\3\4": "zip"}
 
@@ -118,7 +116,7 @@ def _layer(store: Store, session: Session, source: str, epoch: int | None) -> tu
     path = f"{session.path}/layer"
     with open(path, "wb", buffering=0) as file:
         if os.path.isdir(source):
-            writer = _Gzip(file)
+            writer = Gzip(file)
             commit(source, writer, source_date_epoch=epoch)  # type: ignore[arg-type]  # all it calls is write
             writer.end()
             compressed, plain, size = writer.compressed, writer.plain, writer.size
@@ -143,7 +141,7 @@ def _archive(source: str, file: IO[bytes]) -> tuple[Any, Any, int]:
         if magic[:2] == b"\x1f\x8b":
             copy_ = _Copy(archive, file)
             plain = hashlib.sha256()
-            for data in fetching.inflate(copy_.chunks()):
+            for data in inflate(copy_.chunks()):
                 plain.update(data)
             return copy_.hash, plain, copy_.size
         for beginning, kind in _OTHERS.items():
@@ -151,44 +149,11 @@ def _archive(source: str, file: IO[bytes]) -> tuple[Any, Any, int]:
                 raise ImageError(
                     f"{source} is a {kind} archive", hint=f"unpack it first: this reads tar and gzip, not {kind}"
                 )
-        writer = _Gzip(file)
-        while data := archive.read(fetching.OUTPUT):
+        writer = Gzip(file)
+        while data := archive.read(OUTPUT):
             writer.write(data)
         writer.end()
         return writer.compressed, writer.plain, writer.size
-
-
-class _Gzip:
-    """What is written here goes into `file` compressed, and is hashed in both forms. Neither name nor time is noted."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        from isal import isal_zlib
-
-        self._file = file
-        self._deflate = isal_zlib.compressobj(LEVEL, wbits=31)
-        self._buffer = bytearray()
-        self.plain, self.compressed, self.size = hashlib.sha256(), hashlib.sha256(), 0
-
-    def write(self, data: bytes) -> int:
-        self._buffer += data  # a tar is written in blocks of 512 bytes
-        if len(self._buffer) >= fetching.CHUNK:
-            self._flush()
-        return len(data)
-
-    def _flush(self) -> None:
-        self.plain.update(self._buffer)
-        self._emit(self._deflate.compress(self._buffer))
-        self._buffer = bytearray()
-
-    def _emit(self, data: bytes) -> None:
-        self.compressed.update(data)
-        self.size += len(data)
-        write_all(self._file, data)
-
-    def end(self) -> None:
-        """Write what is left."""
-        self._flush()
-        self._emit(self._deflate.flush())
 
 
 class _Copy:
@@ -197,18 +162,11 @@ class _Copy:
         self.hash, self.size = hashlib.sha256(), 0
 
     def chunks(self) -> Iterator[memoryview]:
-        while data := self._source.read(fetching.CHUNK):
+        while data := self._source.read(CHUNK):
             self.hash.update(data)
             self.size += len(data)
             write_all(self._file, data)
             yield memoryview(data)
-
-
-def write_all(file: IO[bytes], data: bytes) -> None:
-    """Write to a file without a buffer: a disk that fills up takes a part only, and the next write says so."""
-    rest = memoryview(data)
-    while rest:
-        rest = rest[file.write(rest) :]
 
 
 def _config(

@@ -29,11 +29,12 @@ from minicontainer.images.manifest import (
 )
 from minicontainer.images.reference import Reference
 from minicontainer.images.registry import Registry
-from minicontainer.images.store import Entry, Session, Store, host_error
+from minicontainer.images.store import Entry, Store, host_error
 
 if TYPE_CHECKING:
     from minicontainer.images.auth import Credentials
     from minicontainer.images.progress import Progress
+    from minicontainer.images.session import Session
     from minicontainer.images.tar import Limits
 
 

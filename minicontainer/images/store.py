@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
 
+    from minicontainer.images.session import Session
+
 NAME = "org.opencontainers.image.ref.name"
 DIGEST_KEY, VERBATIM_KEY, LAYERS_KEY = "minicontainer.digest", "minicontainer.verbatim", "minicontainer.layers"
 """Our annotations in `index.json`: see `Entry`."""
@@ -189,11 +191,13 @@ class Store:
     @contextmanager
     def alone(self, digest: str) -> Iterator[None]:
         """Wait until no other process fetches the same blob. The lock file goes with its last holder."""
+        from minicontainer.images.session import is_same
+
         path = f"{self.ingest}/{digest.removeprefix('sha256:')}.lock"
         while True:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(fd, fcntl.LOCK_EX)
-            if _is(fd, path):  # else its holder removed it while we waited
+            if is_same(fd, path):  # else its holder removed it while we waited
                 break
             os.close(fd)
         try:
@@ -204,6 +208,8 @@ class Store:
 
     def session(self) -> Session:
         """Begin to bring something in: `with store.session() as session`."""
+        from minicontainer.images.session import Session
+
         return Session(self)
 
     def keep_document(self, data: bytes, session: Session) -> str:
@@ -305,67 +311,6 @@ class Store:
         state.write_json(f"{self.images}/index.json", index)
 
 
-class Session:
-    """A directory for what is arriving, held by a lock: if its owner is killed, the next session removes it."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self.path = f"{store.ingest}/{os.urandom(8).hex()}"
-        self._fd = -1
-
-    def __enter__(self) -> Session:
-        with self.store.locked():
-            self.sweep()
-            os.mkdir(self.path, 0o700)
-            self._fd = os.open(f"{self.path}/needs", os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
-        return self
-
-    def needs(self, digests: Iterable[str]) -> None:
-        """Protect blobs (by digest) and layers (by chain id) from collection, whether they are here already or not."""
-        with self.store.locked():
-            os.write(self._fd, "".join(f"{digest}\n" for digest in digests).encode())
-
-    def others(self) -> set[str]:
-        """What all living sessions need, and this one."""
-        found: set[str] = set()
-        for name in os.listdir(self.store.ingest):
-            try:
-                with open(f"{self.store.ingest}/{name}/needs") as file:
-                    found.update(file.read().split())
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-        return found
-
-    def sweep(self) -> None:
-        """Remove what killed sessions left. The store is locked."""
-        for name in os.listdir(self.store.ingest):
-            path = f"{self.store.ingest}/{name}"
-            if name == "lock":
-                continue
-            try:
-                fd = os.open(path if name.endswith(".lock") else f"{path}/needs", os.O_RDWR | os.O_CLOEXEC)
-            except FileNotFoundError:
-                _remove(path)  # killed between mkdir and open
-                continue
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if not name.endswith(".lock"):
-                    _remove(path)
-                elif _is(fd, path):
-                    os.unlink(path)
-            except BlockingIOError:
-                continue
-            finally:
-                os.close(fd)
-
-    def __exit__(self, *error: object) -> None:
-        _remove(self.path)
-        os.close(self._fd)
-        with self.store.locked():
-            self.sweep()  # the locks of workers that we had to kill
-
-
 def host_error(error: OSError, root: str) -> HostError:
     """What it means when the data root cannot be written."""
     hints = {
@@ -378,27 +323,6 @@ def host_error(error: OSError, root: str) -> HostError:
     name = errno.errorcode.get(error.errno or 0, str(error.errno))
     place = error.filename or root
     return HostError(f"{place}: {name} ({error.strerror})", hint=hints.get(error.errno or 0, f"look at {place}"))
-
-
-def _remove(path: str) -> None:
-    """Remove a directory of `ingest/`, however deep what was unpacked there is."""
-    from minicontainer.overlayfs.upper import remove_tree
-
-    parent = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        remove_tree(os.path.basename(path), parent)
-    except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):  # a worker whose owner was killed is just ending
-            raise
-    finally:
-        os.close(parent)
-
-
-def _is(fd: int, path: str) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), os.stat(path))
-    except FileNotFoundError:
-        return False
 
 
 def _used_layers() -> set[str]:

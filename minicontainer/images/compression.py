@@ -1,0 +1,151 @@
+"""Bytes in bulk: gunzip in bounded steps and ahead of time, gzip that is the same everywhere.
+
+gzip is most of the work of a pull, so it is done by igzip (the `isal` library), which is two to three times as fast as
+zlib on the same format. (RFC 1952)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import threading
+from typing import IO, TYPE_CHECKING, Self
+
+from isal import isal_zlib
+
+from minicontainer.errors import ImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CHUNK = 256 << 10
+"""Bytes that are read from a registry or a file at a time."""
+
+OUTPUT = 1 << 20
+"""Bytes that one step of inflating may make: a bomb of gzip becomes a thousand times as large as it came."""
+
+AHEAD = 4
+"""Such steps that may be done before anybody has used the first."""
+
+LEVEL = 3
+"""igzip's best: about as small as gzip -3, several times faster."""
+
+
+def inflate(chunks: Iterator[memoryview]) -> Iterator[bytes]:
+    """Gunzip, in bounded steps. A gzip file may have several members, and zeros after them. RFC 1952, 2.2"""
+    member, members = None, 0
+    try:
+        for chunk in chunks:
+            data: memoryview | bytes = chunk
+            while data:
+                if member is None:
+                    if members and not bytes(data).strip(b"\0"):
+                        break
+                    member, members = isal_zlib.decompressobj(wbits=31), members + 1
+                yield member.decompress(data, OUTPUT)
+                data = member.unused_data if member.eof else member.unconsumed_tail
+                member = None if member.eof else member
+        while member is not None and (made := member.decompress(b"", OUTPUT)):
+            yield made
+            member = None if member.eof else member
+    except isal_zlib.error as error:  # type: ignore[misc]  # the stub has it as a variable
+        raise ImageError(
+            f"not gzip, as its manifest says ({error})", hint="whoever made the archive must make it again"
+        ) from None
+    if member is not None or not members:
+        raise ImageError("its gzip data ends in the middle", hint="whoever made the archive must make it again")
+
+
+class Ahead:
+    """A stream whose source works ahead in a thread of its own: there the bytes are received, hashed and inflated
+    (all outside Python's lock), while the caller makes files of the last ones."""
+
+    def __init__(self, chunks: Iterator[bytes] | Iterator[memoryview]) -> None:
+        self._queue: queue.Queue[bytes | BaseException] = queue.Queue(maxsize=AHEAD)
+        self._rest = memoryview(b"")
+        self._ended: BaseException | None = None
+        self._stopped = False
+        self._thread = threading.Thread(target=self._work, args=(chunks,), daemon=True)
+        self._thread.start()
+
+    def _work(self, chunks: Iterator[bytes] | Iterator[memoryview]) -> None:
+        try:
+            for chunk in chunks:
+                if self._stopped:
+                    return
+                if chunk:
+                    self._queue.put(bytes(chunk))
+            self._queue.put(EOFError())
+        except BaseException as error:
+            self._queue.put(error)
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes; none at the end. Raises what went wrong in the thread."""
+        if not self._rest:
+            if self._ended is None:
+                chunk = self._queue.get()
+                if isinstance(chunk, BaseException):
+                    self._ended = chunk
+                elif len(chunk) <= size:
+                    return chunk
+                else:
+                    self._rest = memoryview(chunk)
+            if isinstance(self._ended, EOFError):
+                return b""
+            if self._ended is not None:
+                raise self._ended
+        piece, self._rest = self._rest[:size], self._rest[size:]
+        return bytes(piece)
+
+    def stop(self) -> None:
+        """End the thread; what it has read ahead is dropped."""
+        self._stopped = True
+        while self._thread.is_alive():
+            try:
+                self._queue.get(timeout=0.01)
+            except queue.Empty:
+                continue
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+
+class Gzip:
+    """What is written here goes into `file` compressed, and is hashed in both forms. Neither name nor time is noted."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._deflate = isal_zlib.compressobj(LEVEL, wbits=31)
+        self._buffer = bytearray()
+        self.plain, self.compressed, self.size = hashlib.sha256(), hashlib.sha256(), 0
+
+    def write(self, data: bytes) -> int:
+        self._buffer += data  # a tar is written in blocks of 512 bytes
+        if len(self._buffer) >= CHUNK:
+            self._flush()
+        return len(data)
+
+    def _flush(self) -> None:
+        self.plain.update(self._buffer)
+        self._emit(self._deflate.compress(self._buffer))
+        self._buffer = bytearray()
+
+    def _emit(self, data: bytes) -> None:
+        self.compressed.update(data)
+        self.size += len(data)
+        write_all(self._file, data)
+
+    def end(self) -> None:
+        """Write what is left."""
+        self._flush()
+        self._emit(self._deflate.flush())
+
+
+def write_all(file: IO[bytes], data: bytes) -> None:
+    """Write to a file without a buffer: a disk that fills up takes a part only, and the next write says so."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
