@@ -17,7 +17,7 @@ import pytest
 
 from minicontainer import linux, overlayfs, state
 from minicontainer.container.part import Host, Inside
-from minicontainer.errors import HostError, UsageError
+from minicontainer.errors import HostError, ImageError, UsageError
 from minicontainer.images.unpack import unpack
 from minicontainer.overlayfs import Change, Options, Overlay, mounts, upper, whiteouts
 
@@ -556,7 +556,7 @@ class TestDiff:
         layers = populate(tmp_path)
         with overlayfs.mounted(layers, str(tmp_path / "c"), target, Options(redirect_dir="on")):
             os.rename(f"{target}/etc", f"{target}/moved")
-        with pytest.raises(overlayfs.changes.ImageError, match="/moved refers to the layers below"):
+        with pytest.raises(ImageError, match="/moved refers to the layers below"):
             overlayfs.diff(str(tmp_path / "c/upper"))
 
 

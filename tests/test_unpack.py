@@ -13,6 +13,7 @@ import subprocess
 import tarfile
 import tracemalloc
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
@@ -25,7 +26,7 @@ from minicontainer.overlayfs import whiteouts
 Item = tuple[tarfile.TarInfo, bytes]
 
 
-def item(name: str, kind: bytes = tarfile.REGTYPE, content: bytes = b"", **fields: object) -> Item:
+def item(name: str, kind: bytes = tarfile.REGTYPE, content: bytes = b"", **fields: Any) -> Item:
     info = tarfile.TarInfo(name)
     info.type, info.size = kind, len(content)
     for key, value in {"mode": 0o755 if kind == tarfile.DIRTYPE else 0o644, "mtime": 1_000_000_000, **fields}.items():
@@ -41,11 +42,11 @@ def hard_link(name: str, target: str) -> Item:
     return item(name, tarfile.LNKTYPE, linkname=target)
 
 
-def directory(name: str, **fields: object) -> Item:
+def directory(name: str, **fields: Any) -> Item:
     return item(name, tarfile.DIRTYPE, **fields)
 
 
-def pack(*items: Item, format: int = tarfile.PAX_FORMAT) -> bytes:
+def pack(*items: Item, format: Literal[0, 1, 2] = tarfile.PAX_FORMAT) -> bytes:
     """A tar of exactly these headers; tarfile's own `add` would mend some of them."""
     parts = []
     for info, content in items:

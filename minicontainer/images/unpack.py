@@ -191,9 +191,9 @@ class _Unpacker:
     def clean(self, name: bytes, what: str) -> bytes:
         """The name without `./` and doubled slashes. Raises ImageError for one that means to leave the root."""
         plain = b"/" + name.removeprefix(b"./").rstrip(b"/")
-        if 1 < len(plain) < _PATH_MAX and plain.count(b"/") <= self.limits.depth:
-            if b"/." not in plain and b"//" not in plain and b"\0" not in plain and not name.startswith(b"/"):
-                return plain[1:]  # as nearly all of them are; the rest is looked at part by part
+        odd = b"/." in plain or b"//" in plain or b"\0" in plain
+        if not odd and 1 < len(plain) < _PATH_MAX and plain.count(b"/") <= self.limits.depth:
+            return plain[1:]  # as nearly all of them are; the others are looked at part by part
         if not name or b"\0" in name or len(name) >= _PATH_MAX:
             raise ImageError(f"the {what} {printable(name)!r} is empty, too long, or has a NUL in it")
         if name.startswith(b"/") and name.strip(b"/"):
