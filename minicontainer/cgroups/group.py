@@ -99,6 +99,8 @@ class Group:
         except BaseException:
             if mine:
                 self.remove()
+            else:
+                self._tidy()
             raise
 
     def exists(self) -> bool:
@@ -202,11 +204,7 @@ class Group:
                 first = first or error
         if first:
             raise first
-        instance, _, name = self.path.partition("/")
-        if name and "/" not in name:  # the instance's own group goes with its last one; _rmdir leaves it before
-            for driver in self._drivers:
-                for directory in driver.directories(instance):
-                    _rmdir(directory)
+        self._tidy()
 
     def stats(self) -> Stats:
         """What the group has used, in one look."""
@@ -325,6 +323,14 @@ class Group:
                     except ProcessLookupError:
                         pass
         self["cgroup.freeze"] = "0"  # v1's frozen do not even die
+
+    def _tidy(self) -> None:
+        """The instance's own group goes with the last one in it: rmdir refuses as long as there are others."""
+        instance, _, name = self.path.partition("/")
+        if name and "/" not in name:
+            for driver in self._drivers:
+                for directory in driver.directories(instance):
+                    _rmdir(directory)
 
     def _v1_directories(self) -> list[str]:
         return self._v1.directories(self.path) if self._v1 else []

@@ -54,10 +54,12 @@ class V2:
     def enable(self, path: str, controllers: set[str]) -> None:
         """Have the parent pass these controllers on to the group; its own parent first, where it lacks them."""
         if not path:
+            offered = self.read("", "cgroup.controllers").strip() or "none"
             raise HostError(
-                f"cgroup v2 does not offer {', '.join(sorted(controllers))} in {self.top}",
-                hint=f"it offers {self.read('', 'cgroup.controllers').strip() or 'none'}; a container as host needs "
-                "--privileged and a cgroup namespace of its own",
+                f"cgroup v2 does not offer {', '.join(sorted(controllers))} in {self.top}, only {offered}",
+                hint="systemd hands over no others"
+                if self.top != self.machine.unified
+                else "a container as host needs --privileged and a cgroup namespace of its own",
             )
         parent = path.rpartition("/")[0]
         lacking = controllers - set(self.read(parent, "cgroup.controllers").split())
