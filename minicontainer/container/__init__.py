@@ -68,7 +68,7 @@ class Container:
     ) -> None:
         self.function = argv if callable(argv) else None
         argv = [getattr(argv, "__name__", "function")] if callable(argv) else argv
-        if isinstance(argv, str) or not argv:
+        if isinstance(argv, str) or not argv or not argv[0]:
             raise errors.UsageError(
                 f"argv is {argv!r}, not a list of words", hint='write ["/bin/sh", "-c", "echo hello"]'
             )

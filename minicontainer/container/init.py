@@ -31,14 +31,14 @@ def run(execute: Callable[[], None], detach: Callable[[], None]) -> NoReturn:
     Errors of `execute` leave by exception, in the child.
     """
     blocked: set[int] = {*signal.valid_signals()} - _NOT_FORWARDED | {signal.SIGCHLD}
-    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked | {signal.SIGTTOU})
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
     myself = os.getpid()
     pid, _ = linux.clone3()
     if pid == 0:
         os.setpgid(0, 0)  # a group of its own, so that a terminal's Ctrl-C reaches it once
         if os.isatty(0):
-            os.tcsetpgrp(0, os.getpid())  # SIGTTOU is blocked still
+            os.tcsetpgrp(0, os.getpid())  # SIGTTOU, which would stop a background process here, is blocked still
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         linux.prctl(linux.PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != myself:
