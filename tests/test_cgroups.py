@@ -152,6 +152,29 @@ def test_a_value_the_kernel_refuses_is_a_usage_error() -> None:
             Group.create("other", {"pids.max": 3, "cpu.max": "1 100000"})
 
 
+@pytest.mark.v2
+@pytest.mark.skipif(layout().top == layout().unified, reason="the v2 tree of this host is not systemd's")
+def test_on_a_systemd_host_groups_live_in_a_unit_that_was_handed_over(run: Callable) -> None:
+    with Group.create("web") as group:
+        process = run(group, ["sleep", "60"])
+        unit = layout().top.rpartition("/")[2]
+        assert f"/{unit}/{group.path}" in cgroups_of(process.pid)
+        show = ["systemctl", "show", "--property=Delegate", "--property=ActiveState", unit]
+        assert set(subprocess.check_output(show, text=True).split()) == {"Delegate=yes", "ActiveState=active"}
+        subprocess.run(["systemctl", "daemon-reload"], check=True)  # when systemd writes its own wishes again
+        assert {"cpu", "cpuset", "io", "memory", "pids"} <= set(group["cgroup.controllers"].split())
+        with pytest.raises(HostError, match="systemd"):
+            group["hugetlb.2MB.max"] = "2M"
+        with pytest.raises(HostError, match="systemd"):
+            Group.create("other", {"hugetlb.2MB.max": "2M"})
+
+
+def test_a_group_that_fails_to_be_made_leaves_nothing() -> None:
+    with pytest.raises(UsageError):
+        Group(f"{state.instance()}/web").make({"cpu.max": "1 100000"})
+    assert not our_directories()
+
+
 @needs_v1
 @pytest.mark.parametrize(
     "file", ["memory.high", "memory.low", "memory.min", "memory.oom.group", "cpuset.cpus.partition"]
