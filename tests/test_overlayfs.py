@@ -7,18 +7,23 @@ import errno
 import hashlib
 import os
 import random
+import shutil
 import signal
 import stat
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from minicontainer import linux, overlayfs, state
+from minicontainer.chroot import PivotRoot
+from minicontainer.container import Container
 from minicontainer.container.part import Host, Inside
 from minicontainer.errors import HostError, ImageError, UsageError
 from minicontainer.images.unpack import unpack
+from minicontainer.namespaces import Namespaces
 from minicontainer.overlayfs import Change, Options, Overlay, mounts, upper, whiteouts
 
 if TYPE_CHECKING:
@@ -389,6 +394,40 @@ class TestPart:
             if watch.seen < at:
                 break
         assert at > 15
+
+
+class TestContainer:
+    """The part among others. Root in a user namespace is nobody out here, so the exec root must be open to all."""
+
+    @pytest.fixture(autouse=True)
+    def roots(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        with tempfile.TemporaryDirectory(prefix="minicontainer-", dir="/var/tmp") as top:
+            os.chmod(top, 0o755)
+            monkeypatch.setenv("MINICONTAINER_DATA_ROOT", f"{top}/data")
+            monkeypatch.setenv("MINICONTAINER_EXEC_ROOT", f"{top}/exec")
+            yield
+
+    @pytest.mark.parametrize("kinds", [("pid",), ("pid", "ipc", "uts", "network", "cgroup", "user")], ids=" ".join)
+    def test_it_writes_its_own_copy_as_root(self, tmp_path: Path, kinds: tuple[str, ...]) -> None:
+        image = tmp_path / "image"
+        for name in ("bin", "etc", "dev", "proc", "sys"):
+            (image / name).mkdir(parents=True)
+        shutil.copy("/bin/busybox", image / "bin/sh")
+        (image / "etc/motd").write_text("image\n")
+        mounts_before = Path("/proc/self/mountinfo").read_text()
+        overlay = Overlay([str(image)], str(tmp_path / "mine"))
+        act = "cat /etc/motd; echo mine > /etc/motd; echo new > /etc/new; stat -c %u /etc/motd /etc/new /bin/sh"
+        container = Container(["/bin/sh", "-c", act], Namespaces(*kinds), overlay, PivotRoot())
+        assert container.output().split() == ["image", "0", "0", "0"]
+        assert (image / "etc/motd").read_text() == "image\n"
+        assert overlayfs.diff(overlay.upperdir, overlay.layers) == [
+            Change("/etc", "changed"),
+            Change("/etc/motd", "changed"),
+            Change("/etc/new", "added"),
+        ]
+        entry = os.stat(f"{overlay.upperdir}/etc/new")
+        assert (entry.st_uid, entry.st_gid) == (0, 0)
+        assert Path("/proc/self/mountinfo").read_text() == mounts_before
 
 
 class TestRemoval:
