@@ -45,7 +45,13 @@ def test_no_limit_is_max_or_minus_one() -> None:
 
 @pytest.mark.parametrize(
     ("cpus", "text"),
-    [(0.5, "50000 100000"), ("0.5", "50000 100000"), (2, "200000 100000"), (0.01, "1000 100000"), ("max", "max 100000")],
+    [
+        (0.5, "50000 100000"),
+        ("0.5", "50000 100000"),
+        (2, "200000 100000"),
+        (0.01, "1000 100000"),
+        ("max", "max 100000"),
+    ],
 )
 def test_cpus_become_quota_and_period(cpus: str | float, text: str) -> None:
     assert units.cpu_max(cpus) == text
@@ -94,7 +100,9 @@ def test_a_container_with_a_limit_that_makes_no_sense_is_not_even_described(wish
 
 
 def test_the_part_speaks_cgroup_v2() -> None:
-    part = Cgroup(memory="64M", swap=0, cpus=0.5, cpuset=[0], pids=9, io_max={"7:0": {"wbps": "1M"}}, hugetlb={"2MB": 0})
+    part = Cgroup(
+        memory="64M", swap=0, cpus=0.5, cpuset=[0], pids=9, io_max={"7:0": {"wbps": "1M"}}, hugetlb={"2MB": 0}
+    )
     assert part.limits == {
         "memory.max": "67108864",
         "memory.swap.max": "0",
