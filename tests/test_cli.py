@@ -410,3 +410,10 @@ def test_a_reader_that_has_enough_is_no_error(image: str) -> None:
     command = f"{' '.join(CLI)} images | head -n 1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
     assert done.stderr == ""
+
+
+def test_a_user_who_is_not_root_may_serve_on_port_80(image: str) -> None:
+    script = "echo page > index.html; httpd -p 80 -h . && wget -q -O - http://127.0.0.1/"
+    for network in ("none", "bridge"):
+        words = ["run", "--rm", "--network", network, "-u", "33:33", "--tmpfs", "/www:mode=1777", "-w", "/www", image]
+        assert mc(*words, "sh", "-c", script) == "page\n"

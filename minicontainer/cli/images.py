@@ -64,8 +64,11 @@ def _created(image: Image) -> str:
     from datetime import datetime
 
     text = image.config.raw.get("created")
-    made = datetime.fromisoformat(str(text)).timestamp() if text else 0
-    return f"{age(time.time() - made)} ago" if made else "-"  # reproducible images are made in 1970
+    try:
+        made = datetime.fromisoformat(str(text)).timestamp()
+    except ValueError:  # none, or none that is a time: the image says it of itself
+        return "-"
+    return f"{age(time.time() - made)} ago" if made > 0 else "-"  # reproducible images are made in 1970
 
 
 def _rmi_arguments(parser: argparse.ArgumentParser) -> None:

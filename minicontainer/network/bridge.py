@@ -118,6 +118,7 @@ class Bridge(Part):
             links.add_address(netlink, "eth0", self.address, Subnet.parse(self.subnet))
             links.set_up(netlink, "eth0")
             links.add_default_route(netlink, self.gateway)
+        links.open_low_ports()
 
     def mount(self, inside: Inside) -> None:
         files.mount(inside)

@@ -19,6 +19,7 @@ import _socket
 import errno
 import struct
 
+from minicontainer import linux
 from minicontainer.network.addresses import Subnet, number, text
 from minicontainer.network.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, attribute, attributes, nested
 
@@ -145,6 +146,15 @@ def add_address(netlink: Netlink, name: str, address: str, subnet: Subnet) -> No
         )
     except FileExistsError:
         pass
+
+
+def open_low_ports() -> None:
+    """Let every user of this process's network namespace listen on the ports below 1024.
+
+    They are root's so that nobody else of a shared machine can pose as its web server; here the whole network belongs
+    to one container, which need not be root for that. Docker does the same. ip(7), ip_unprivileged_port_start
+    """
+    linux.write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")
 
 
 def add_default_route(netlink: Netlink, gateway: str) -> None:

@@ -62,6 +62,7 @@ class NoNetwork(_Files):
     def join(self, inside: Inside) -> None:
         with Netlink() as netlink:
             links.set_up(netlink, "lo")
+        links.open_low_ports()
 
     def _texts(self, host: Host) -> dict[str, str]:
         return {
