@@ -76,6 +76,21 @@ def test_a_cgroup_is_seen_in_every_tree() -> None:
     assert leaks.left_since(before) == []
 
 
+def test_a_cgroup_at_the_top_of_a_tree_is_seen_whatever_its_name_and_one_of_another_owner_is_not() -> None:
+    top = Group("others-lab")
+    top.make({})
+    inner = Group("others-lab/job")
+    try:
+        before = leaks.snapshot("host")
+        inner.make({})
+        assert leaks.difference(before, leaks.snapshot("host")) == []
+    finally:
+        places = top.directories()
+        top.remove()
+    lines = leaks.difference(before, leaks.snapshot("host"))
+    assert sorted(lines) == sorted(f"gone: cgroup {place}" for place in places)
+
+
 def test_links_named_network_namespaces_and_firewall_rules_are_seen() -> None:
     before = leaks.snapshot("host")
     try:

@@ -144,10 +144,23 @@ def cgroup_directories() -> Iterator[str]:
 
 
 def _cgroups(host: bool) -> Iterator[tuple[str, str]]:
+    """Our groups; of the host those that bear any instance's name, stand at the top of a tree or are inside our own.
+
+    The others have an owner above them (systemd's slices, a Docker daemon, whoever started us) who makes and removes
+    them as it likes.
+    """
+    tops = {mount.point for mount in mountinfo() if mount.fstype in ("cgroup", "cgroup2")}
+    with open("/proc/self/cgroup") as file:
+        own = {line.rstrip("\n").split(":", 2)[2] for line in file} - {"/"}
     for path in cgroup_directories():
         if path.endswith((f"/{UNIT}", f"/{UNIT}/keeper")):  # systemd's gift, for all instances, stays
             continue
-        if host or f"/{state.instance()}/" in f"{path}/":
+        ours = f"/{state.instance()}/" in f"{path}/"
+        if not ours and host:
+            ours = (
+                "/minicontainer" in path or os.path.dirname(path) in tops or any(f"{group}/" in path for group in own)
+            )
+        if ours:
             yield path, path
 
 
