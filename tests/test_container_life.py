@@ -367,7 +367,7 @@ def test_init_reaps_orphans_in_its_pid_namespace(rootfs: str) -> None:
             container.exec(["sh", "-c", "for i in 1 2 3 4 5 6 7 8 9 10; do (sleep 0.01 &) ; done"])
 
             def read() -> int:
-                return int(container.second(["sh", "-c", count]).output())  # noqa: B023
+                return int(container.second(["sh", "-c", count]).output())
 
             if init:
                 assert eventually(lambda: read() == 0)

@@ -131,7 +131,9 @@ def zoo(root: Path) -> None:
             file.write(b"data" * 1024)
         file.truncate(20 << 20)
     (root / "big").write_bytes(random.Random(1).randbytes(3_000_001))
-    for number, path in enumerate(sorted(root.rglob("*"))):
+    # (rglob of Python 3.11.2 stumbles over the link whose target's name is too long)
+    paths = [Path(top, name) for top, folders, files in os.walk(root) for name in (*folders, *files)]
+    for number, path in enumerate(sorted(paths)):
         if path.name != "loop":
             os.utime(path, ns=(1, 1_600_000_000_123_456_789 + number), follow_symlinks=False)
     os.utime(root, ns=(1, 1_500_000_000_000_000_001))
