@@ -10,30 +10,28 @@ So this class makes a process, and no more: `Container(["/bin/sh"]).run()` isola
     host:     record, prepare ─ clone ─ attach ── go ──┐                          ┌── release
     process:                      └── waits ───────────┴ join, mount, enter, seal ┴ exec … exit
 
-Files of this chapter: `part` (what a part is), `inner` (the process between clone and exec), `init` (PID 1),
-`streams` (input and output), `spawner` (cloning safely from programs with threads), `channel` (how the two sides
-talk), `records` (what must be undone if we are killed).
+Files of this chapter: `part` (what a part is), `build` (the host's side), `inner` (the process between clone and
+exec), `cloning` (clone3 and wait), `init` (PID 1), `streams` (input and output), `channel` (how the two sides talk),
+`spawner` and `serving` (cloning safely for programs with threads), `records` (what must be undone if we are killed).
 """
 
 from __future__ import annotations
 
 import atexit
 import os
-import sys
 import warnings
-from contextlib import contextmanager
 from signal import SIGKILL, SIGTERM
 
 from minicontainer import errors, linux, state
-from minicontainer.container import records, spawner
-from minicontainer.container.channel import Channel
-from minicontainer.container.inner import Plan, become
+from minicontainer.container import records
+from minicontainer.container.build import build, listen
 from minicontainer.container.part import Host, Inside, Part
-from minicontainer.container.streams import DEVNULL, PIPE, Streams, wait
+from minicontainer.container.process import Process
+from minicontainer.container.streams import DEVNULL, PIPE, Streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import IO, Any, Self
 
     from minicontainer.container.streams import Target
@@ -83,7 +81,7 @@ class Container:
         self.stdout: IO[bytes] | None = None
         self.stderr: IO[bytes] | None = None
         self.returned: Any = None
-        self._process: _Process | None = None
+        self._process: Process | None = None
         self._released = False
 
     @property
@@ -165,11 +163,11 @@ class Container:
             stdin = DEVNULL if stdin is None else stdin
             stdout = DEVNULL if stdout is None else stdout
             stderr = DEVNULL if stderr is None else stderr
-        self._process = process = _Process(Streams(stdin, stdout, stderr))
+        self._process = process = Process(Streams(stdin, stdout, stderr))
         if not detach:
             _live[id(self)] = self  # so that also what an interrupted start leaves is removed at our end
         try:
-            self._build(process, detach)
+            build(self, process, detach)
         except BaseException as error:
             self._give_up(error)
             raise
@@ -186,7 +184,7 @@ class Container:
             channel, process.channel = process.channel, None
             try:
                 if process.code in (0, 70):
-                    self._listen(channel)
+                    listen(self, process, channel)
             finally:
                 channel.close()
         return process.code
@@ -277,114 +275,6 @@ class Container:
     def __repr__(self) -> str:
         return f"<Container {self.host.name} {self.argv}>"
 
-    # ----------------------------------------------------------------------------------------- how it is built
-
-    def _build(self, process: _Process, detach: bool) -> None:
-        host, watcher = self.host, linux.watching()
-        if detach:
-            process.keeper = spawner.Spawner(keep=True)
-        self._record(process)
-        ours, theirs = Channel.pair()
-        try:
-            host.flags = 0
-            for part in self.parts:
-                host.flags |= part.namespaces
-            for part in self.parts:
-                self._moment(part, "prepare")
-            plan = Plan(
-                self.argv,
-                self.function,
-                self.env,
-                self.cwd,
-                host.hostname,
-                self.parts,
-                init=self.init,
-                traced=watcher is not None,
-                fail_at=watcher.inside_fail_at if watcher else 0,
-                fail_errno=watcher.fail_errno if watcher else 0,
-            )
-            with _named("Container", "clone"):
-                process.clone(host, plan, theirs)
-            theirs.close()
-            process.streams.handed_over()
-            if process.recorded:
-                records.write_process(self.id, host.pid)
-            try:
-                if process.payload:
-                    ours.send({"plan": True, "path": _search_path(), "directory": _here()}, payload=process.payload)
-                for part in self.parts:
-                    self._moment(part, "attach")
-                ours.send({"gifts": list(host.gifts)}, list(host.gifts.values()))
-            except (BrokenPipeError, errors.StartError):
-                if not ours.readable():
-                    raise
-                # it failed before it was told to go, and has left word why
-            self._listen(ours)
-        finally:
-            if process.channel is None:
-                ours.close()
-            theirs.close()
-            host.close()
-
-    def _moment(self, part: Part, moment: str) -> None:
-        with _named(type(part).__name__, moment):
-            getattr(part, moment)(self.host)
-
-    def _record(self, process: _Process) -> None:
-        """Write down what the parts are going to take, before they take it."""
-        entries = []
-        for part in self.parts:
-            with _named(type(part).__name__, "record"):
-                entries.append((part, part.record(self.host)))
-        described = [records.describe(part, entry) for part, entry in entries if entry is not None]
-        process.recorded = bool(described) or process.keeper is not None
-        if process.recorded:
-            keeper = process.keeper.pid if process.keeper else os.getpid()
-            record = {
-                "id": self.id,
-                "name": self.host.name,
-                "argv": self.argv,
-                "owner": {"pid": keeper, "start_time": state.start_time(keeper)},
-                "parts": described,
-            }
-            records.write(self.id, record)
-
-    def _listen(self, channel: Channel) -> None:
-        """Hear the process out: the calls it made, what it hands out, how it failed, and that it is about to exec.
-
-        Silence after that means that the exec succeeded: the process's end of the channel is close-on-exec.
-        """
-        watcher = linux.watching()
-        execve: linux.Call | None = None
-        while (received := channel.receive()) is not None:
-            message, fds, _ = received
-            failure = message.get("failed")
-            if watcher:
-                if execve is not None:  # an earlier candidate in PATH that was not there
-                    watcher.note(execve)
-                for call in (failure or message).get("calls", ()):
-                    watcher.note(linux.Call(*call))
-            if "execve" in message:
-                arguments, pid = message["execve"], message["pid"]
-                execve = linux.Call("execve", arguments, "", 0, 0, 0, pid, "Container.exec", "execve(2)")
-            if "calling" in message:
-                self._started().channel = channel
-                return
-            if "returned" in message:
-                self.returned = message["returned"]
-                return
-            if "gift" in message:
-                self.host.given_back[message["gift"]] = fds[0]
-            if failure:
-                raise _as_error(failure)
-        if execve is None:
-            raise errors.StartError(
-                "the container's process died while it was being built",
-                hint="did something kill it? A memory limit below what Python needs would (see dmesg)",
-            )
-        if watcher:
-            watcher.note(execve)
-
     def _give_up(self, error: BaseException) -> None:
         """Undo a start that failed. What fails now is tried once more, then added to the error that is on its way."""
         process = self._started()
@@ -410,122 +300,10 @@ class Container:
             self.kill()
             process.ended(None)
 
-    def _started(self) -> _Process:
+    def _started(self) -> Process:
         if self._process is None:
             raise errors.UsageError("this container has not been started", hint="call start() or run() first")
         return self._process
-
-
-class _Process:
-    """The process behind a container: who its parent is, and how we learn of its end."""
-
-    def __init__(self, streams: Streams) -> None:
-        self.streams = streams
-        self.keeper: spawner.Spawner | None = None
-        self.channel: Channel | None = None
-        """Where the result of a Python function will arrive, while it runs."""
-        self.recorded = False
-        self.payload = b""
-        """The plan by value, when a spawner's child has to be told."""
-        self.reaped = False
-        self.code = 0
-        self._own_pids = False
-        self._pid, self._pidfd, self._status = 0, -1, -1
-
-    def clone(self, host: Host, plan: Plan, theirs: Channel) -> None:
-        """Make the process: ourselves, or by a spawner. From then on `host` has its pid."""
-        stdio = (self.streams.theirs[0], self.streams.theirs[1], self.streams.theirs[2])
-        self._own_pids = bool(host.flags & linux.CLONE_NEWPID) or host.pid_namespace is not None
-        maker = self.keeper or spawner.choose(self._own_pids)
-        if maker is None:
-            parent = os.pidfd_open(os.getpid())
-            try:
-                pid, pidfd = spawner.clone_into(host.flags, host.cgroup, host.pid_namespace)
-                if pid == 0:
-                    become(plan, theirs, stdio, parent)
-            finally:
-                os.close(parent)
-        else:
-            self._status, theirs_status = os.pipe2(os.O_CLOEXEC)
-            try:
-                self.payload, modules = spawner.dump(plan)
-                request = spawner.Request(host, modules, theirs, stdio, theirs_status)
-                pid, pidfd = linux.announce(
-                    "clone3", linux.clone_flags(host.flags), "clone(2)", lambda: maker.clone(request)
-                )
-            finally:
-                os.close(theirs_status)
-        self._pid, self._pidfd = host.pid, host.pidfd = pid, pidfd
-
-    def ended(self, timeout: float | None) -> bool:
-        """Relay its output until it ends, and reap it; False if it has not after `timeout` seconds."""
-        if self.reaped:
-            return True
-        if not wait(self.streams, self.channel, self._pidfd if self._status < 0 else self._status, timeout):
-            return False
-        try:
-            self.code = self._reap() if self._status < 0 else self._hear_end()
-        finally:
-            self.reaped = True
-            self.close()
-        return True
-
-    def _reap(self) -> int:
-        try:
-            return spawner.reap(self._pid, self._own_pids)
-        except ChildProcessError:
-            raise errors.HostError(
-                f"somebody else in this program has waited for process {self._pid}: its exit status is lost",
-                hint="wait for your own children by their pids, not for any child",
-            ) from None
-
-    def _hear_end(self) -> int:
-        told = os.read(self._status, 1)
-        if told:
-            return told[0]
-        # The spawner was killed, and the process with it, but not what that had left in its session.
-        if not self._own_pids and not state.start_time(self._pid):
-            spawner.kill_session(self._pid)
-        return 128 + SIGKILL
-
-    def close(self) -> None:
-        """Let go of every descriptor of ours."""
-        self.streams.close()
-        for fd in (self._pidfd, self._status):
-            if fd >= 0:
-                os.close(fd)
-        self._pidfd = self._status = -1
-        if self.keeper is not None:
-            self.keeper.release()
-            self.keeper = None
-
-
-def _as_error(failure: dict[str, Any]) -> errors.ContainerError:
-    """What the process said of its failure, as an exception on this side."""
-    part, moment, kind, message = (failure[key] for key in ("part", "moment", "kind", "message"))
-    number = failure.get("errno", 0)
-    known = getattr(errors, kind, None) if "hint" in failure else None  # only an error of ours has one
-    if isinstance(known, type) and issubclass(known, errors.StartError):
-        return known(message, hint=failure["hint"], part=part, moment=moment, call=failure["call"], errno=number)
-    if isinstance(known, type) and issubclass(known, errors.ContainerError):
-        return known(f"{part}: {message}", hint=failure["hint"])
-    return errors.StartError(
-        f"{part} could not {moment}: {message}",
-        hint=_HINTS.get(linux.errno_name(number), ""),
-        part=part,
-        moment=moment,
-        call=failure.get("call", ""),
-        errno=number,
-    )
-
-
-_HINTS = {
-    "EPERM": "containers are made by root: are you, and with all capabilities (`minicontainer doctor`)?",
-    "ENOSPC": "a limit is reached: disk space, or one of /proc/sys/user/max_*_namespaces",
-    "EINVAL": "this kernel may lack the feature, or the arguments do not fit together (`minicontainer doctor`)",
-    "ENODEV": "this kernel lacks the filesystem (`minicontainer doctor`)",
-    "ENOSYS": "this kernel is too old for that system call (`minicontainer doctor`)",
-}
 
 
 def child(function: Callable[[], object], *parts: Part, timeout: float | None = 60) -> Any:
@@ -541,27 +319,6 @@ def child(function: Callable[[], object], *parts: Part, timeout: float | None = 
     return container.returned
 
 
-@contextmanager
-def _named(part: str, moment: str) -> Iterator[None]:
-    """Let a system call that fails in the block be known as this part's, in this moment."""
-    with linux.labelled(f"{part}.{moment}"):
-        try:
-            yield
-        except errors.ContainerError:
-            raise
-        except Exception as error:
-            call, number = getattr(error, "call", ""), getattr(error, "errno", None) or 0
-            reason = error if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
-            raise errors.StartError(
-                f"{part} could not {moment}: {reason}",
-                hint=_HINTS.get(linux.errno_name(number), ""),
-                part=part,
-                moment=moment,
-                call=call,
-                errno=number,
-            ) from error
-
-
 def _check_words(argv: list[str], env: dict[str, str]) -> None:
     for word in [*argv, *env, *env.values()]:
         if "\0" in word:
@@ -575,18 +332,6 @@ def _check_words(argv: list[str], env: dict[str, str]) -> None:
 
 _live: dict[int, Container] = {}
 _mended = 0
-
-
-def _search_path() -> list[str]:
-    return [os.path.abspath(entry) for entry in sys.path]
-
-
-def _here() -> str:
-    """The current directory, in which a part may still look things up; `/` if it has been removed."""
-    try:
-        return os.getcwd()
-    except FileNotFoundError:
-        return "/"
 
 
 def _mend_once() -> None:
