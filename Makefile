@@ -2,6 +2,7 @@
 
 .PHONY: help lab test lint format bench test-v2 lock venv clean
 export PYTHON
+SHELL := /bin/bash
 
 help:
 	@echo "make lab      prepare everything and open JupyterLab on the notebooks (PORT=8888)"
@@ -42,4 +43,5 @@ lock:
 
 clean:
 	@tools/registry.sh stop
-	@rm -rf .venv .registry .jupyter .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@. tools/say.sh && as_root "some files are root's" \
+	    rm -rf .venv .registry .jupyter .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -5,11 +5,13 @@ cd "$(dirname "$0")/.."
 . tools/say.sh
 
 home=$PWD/.jupyter
-mkdir -p "$home"
+mkdir -p "$home/config"
 if [ ! -s "$home/token" ]; then
     (umask 077 && od -An -N24 -tx1 /dev/urandom | tr -d ' \n' >"$home/token")
 fi
 token=$(cat "$home/token")
+# in a file, because everyone on the machine may read a command line
+(umask 077 && printf '{"IdentityProvider": {"token": "%s"}}\n' "$token" >"$home/config/jupyter_server_config.json")
 
 link() { printf 'http://127.0.0.1:%s/lab/tree/00-start-here.ipynb?token=%s' "$1" "$token"; }
 answers() { curl --silent --fail --noproxy '*' --max-time 5 --output /dev/null "http://127.0.0.1:$1/api/status?token=$token"; }
@@ -28,9 +30,8 @@ done
 say "JupyterLab starts. Open: $(link "$port")"
 say "Ctrl-C ends it"
 # The kernels make containers, so the server runs as root, with nothing in root's or anyone's home.
-exec 9>&- # (make's job server is none of its business)
 as_root "the notebooks make containers" env \
     PATH="$PWD/.venv/bin:$PATH" IPYTHONDIR="$home/ipython" \
     JUPYTER_CONFIG_DIR="$home/config" JUPYTER_DATA_DIR="$home/data" JUPYTER_RUNTIME_DIR="$home/runtime" \
     "$PWD/.venv/bin/jupyter" lab --allow-root --no-browser --ip 127.0.0.1 --port "$port" \
-    --ServerApp.port_retries=0 --ServerApp.token="$token" --ServerApp.root_dir="$PWD/notebooks" --log-level=WARN
+    --ServerApp.port_retries=0 --ServerApp.root_dir="$PWD/notebooks" --log-level=WARN
