@@ -22,7 +22,7 @@ TIOCGPTN = 0x80045430
 class Terminal(Part):
     """Make a new terminal the command's standard streams and its controlling terminal.
 
-    The master end is `host.given_back["terminal"]` after the start. Belongs after PivotRoot: it needs the new /dev.
+    The master end is `host.given_back.pop("terminal")` after the start. Belongs after PivotRoot: it needs the new /dev.
     """
 
     def enter(self, inside: Inside) -> None:

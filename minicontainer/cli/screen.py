@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def run(container: Container, *, interactive: bool) -> int:
     """Start the container, whose Terminal part hands us the master, and copy until it ends; its exit status."""
     container.start(stdin=0, stdout=1, stderr=2)
-    master = container.host.given_back["terminal"]
+    master = container.host.given_back.pop("terminal")
     try:
         with _raw(interactive), _size_follows(master):
             _copy(master, container, interactive)

@@ -243,6 +243,8 @@ class Container:
         """
         if self._released:
             return
+        while self.host.given_back:
+            os.close(self.host.given_back.popitem()[1])
         failed: list[BaseException] = []
         for part in reversed(self.parts):
             with linux.labelled(f"{type(part).__name__}.release"):
@@ -289,9 +291,6 @@ class Container:
         for file in process.streams.files:
             if file is not None:
                 file.close()
-        for fd in self.host.given_back.values():
-            os.close(fd)
-        self.host.given_back.clear()
 
     def _end(self) -> None:
         """Kill it, if it was ever cloned and runs, and wait for its end."""

@@ -47,7 +47,8 @@ class Host:
         self.pidfd = -1
         self.gifts: dict[str, int] = {}
         self.given_back: dict[str, int] = {}
-        """Descriptors that the process handed out with `inside.give_back`."""
+        """Descriptors that the process handed out with `inside.give_back`. Who wants one takes it (`pop`), and closes
+        it; `release` closes those that nobody has taken."""
 
     def give(self, name: str, fd: int) -> None:
         """Hand an open descriptor to the process: `inside.fds[name]` from `join` on. It is closed here afterwards."""
