@@ -174,11 +174,11 @@ def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def machine(roots: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+def machine(roots: None) -> Iterator[Machine]:
     """A host of the test's own, with nothing but lo, and a spawner that is on it too."""
     before = os.open("/proc/self/ns/net", os.O_RDONLY)
     linux.unshare(linux.CLONE_NEWNET)
-    monkeypatch.setattr(spawner, "_shared", None)
+    elsewhere, spawner._shared = spawner._shared, None  # (by hand: a test may undo() its monkeypatch)
     machine = Machine()
     try:
         machine.run("ip", "link", "set", "lo", "up")
@@ -187,6 +187,7 @@ def machine(roots: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
         machine.close()
         if there := spawner.current():
             there.release()
+        spawner._shared = elsewhere
         linux.setns(before, linux.CLONE_NEWNET)
         os.close(before)
 
