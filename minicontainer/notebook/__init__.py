@@ -1,0 +1,40 @@
+"""What the course's notebooks share: the map, the source viewer, questions, charts, and the proof at the end.
+
+A notebook should be about its chapter, not about matplotlib. So what every chapter needs stands here once, and is as
+plain as it can be: each function returns an object that shows itself in a cell. Each has a text form as well, for
+screen readers, for a terminal, and for a page that does not run HTML.
+
+    chapter_map(3)               Docker's architecture, with this chapter's piece of it marked
+    source(Container.run)        the package's own code, never a copy of it
+    question("…", {…}, "…")      a question whose answers say themselves whether they are right
+    Chart(title, x=…, y=…)       axes with units, colours that everybody can tell apart
+    milliseconds(calls)          where the time goes, from `linux.trace()`
+    clean_up(before)             the host is as it was: proven, or what was left is named and removed
+
+Nothing here needs a widget or the Internet, and no chapter imports it. matplotlib is loaded by the first chart.
+"""
+
+from __future__ import annotations
+
+from minicontainer.notebook.charts import BLUE, COLOURS, GREEN, ORANGE, VERMILION, Chart, milliseconds
+from minicontainer.notebook.cleaning import CleanUp, clean_up
+from minicontainer.notebook.map import chapter_map
+from minicontainer.notebook.questions import question
+from minicontainer.notebook.show import Shown
+from minicontainer.notebook.sources import source
+
+__all__ = [
+    "BLUE",
+    "COLOURS",
+    "GREEN",
+    "ORANGE",
+    "VERMILION",
+    "Chart",
+    "CleanUp",
+    "Shown",
+    "chapter_map",
+    "clean_up",
+    "milliseconds",
+    "question",
+    "source",
+]
