@@ -10,6 +10,7 @@ What fixtures of a wider scope make (a registry, an image) exists before the che
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
 import shutil
 import tempfile
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
 LOCK = "/tmp/minicontainer-tests.lock"
+ROOTS = "/var/tmp/minicontainer-tests-"
 _lock = -1
 _roots = ""
 
@@ -36,16 +38,37 @@ def pytest_configure(config: pytest.Config) -> None:
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
     _lock = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     # Not below pytest's own directory, which is 0700: root in a user namespace is nobody there.
-    _roots = tempfile.mkdtemp(prefix="minicontainer-tests-", dir="/var/tmp")
+    for left in glob.glob(f"{ROOTS}*"):
+        _remove(left)
+    _roots = tempfile.mkdtemp(prefix=os.path.basename(ROOTS), dir=os.path.dirname(ROOTS))
     os.chmod(_roots, 0o755)
-    os.environ["MINICONTAINER_DATA_ROOT"] = f"{_roots}/data"
-    os.environ["MINICONTAINER_EXEC_ROOT"] = f"{_roots}/exec"
+    fcntl.flock(os.open(_roots, os.O_RDONLY | os.O_CLOEXEC), fcntl.LOCK_EX)  # held until this process ends
+    _use(_roots)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     if _roots:
         leaks.reset(all=True)
         shutil.rmtree(_roots)
+
+
+def _use(roots: str) -> None:
+    os.environ["MINICONTAINER_DATA_ROOT"] = f"{roots}/data"
+    os.environ["MINICONTAINER_EXEC_ROOT"] = f"{roots}/exec"
+
+
+def _remove(roots: str) -> None:
+    """Put back what a run of the suite has left that was killed; not one that still runs."""
+    fd = os.open(roots, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _use(roots)
+        leaks.reset(all=True)
+        shutil.rmtree(roots)
+    except BlockingIOError:
+        pass
+    finally:
+        os.close(fd)
 
 
 @contextmanager

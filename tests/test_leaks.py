@@ -257,12 +257,13 @@ def test_reset_removes_the_same_without_any_record(instance: str) -> None:
     assert left(before) == []
 
 
-def test_reset_removes_a_container_whose_record_is_unreadable(instance: str) -> None:
+@pytest.mark.parametrize("text", ['{"id": ', "[]", "{}", '"text"'])
+def test_reset_removes_a_container_whose_record_is_unreadable(instance: str, text: str) -> None:
     before = leaks.snapshot()
     container, pid = killed_program()
     ended(pid)
     with open(records.path(container), "w") as file:
-        file.write('{"id": ')
+        file.write(text)
     leaks.reset()
     assert left(before) == []
 

@@ -225,7 +225,7 @@ def _processes(host: bool) -> Iterator[tuple[str, str]]:
         for container in records.all_containers():
             try:
                 process = (records.read(container) or {}).get("process")
-            except ValueError:  # not even JSON: a record by name only
+            except (ValueError, TypeError, AttributeError):  # no JSON, or none of ours: a record by name only
                 continue
             if process and records.is_alive(process):
                 wanted.add(process["pid"])

@@ -35,7 +35,12 @@ def reset(all: bool = False) -> list[str]:
     for container in records.all_containers():
         try:
             records.mend([container])
-        except (ValueError, KeyError, TypeError):  # a record that nobody can read: its container is known by name
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+        ):  # a record that nobody can read: its container is known by name
             linux.unlink(records.path(container))
     if all:
         _end_containers()
