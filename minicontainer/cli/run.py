@@ -141,7 +141,8 @@ def _container(arguments: argparse.Namespace, image: Image) -> Container:
             cpuset=arguments.cpuset_cpus,
             pids=None if arguments.pids_limit == "-1" else arguments.pids_limit,
         ),
-        Overlay(image.layers, upper),
+        # what is removed at the end need not reach the disk: unmounting would sync the whole filesystem below
+        Overlay(image.layers, upper, volatile=arguments.rm),
         PivotRoot(read_only=arguments.read_only),
         *_mounts(arguments),
         network,

@@ -128,7 +128,7 @@ class Image:
         views = first(Namespaces) or [Namespaces("mount", "uts", "ipc", "pid", "cgroup")]
         root = first(Overlay, Chroot, PivotRoot)
         if not first(Overlay) and not first(Chroot):
-            root.insert(0, Overlay(layers))
+            root.insert(0, Overlay(layers, volatile=True))  # it is removed in the end, so it need not reach the disk
         if not first(Chroot, PivotRoot):
             root.append(PivotRoot())
         network = first(Bridge, HostNetwork, JoinNetwork, NoNetwork)
