@@ -13,6 +13,11 @@ import stat
 
 from minicontainer import linux
 from minicontainer.chroot import within
+from minicontainer.errors import HostError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MASKED = (
     "/proc/acpi",
@@ -118,20 +123,32 @@ def _is_mapped_group(gid: int) -> bool:
     return any(int(first) <= gid < int(first) + int(count) for first, _, count in ranges)
 
 
-def mask(root: int, path: str) -> None:
-    """Hide `path`, if it exists: an empty directory over a directory, /dev/null over anything else."""
+def mask(root: int, paths: Iterable[str]) -> None:
+    """Hide each path that exists: an empty directory over a directory, /dev/null over anything else.
+
+    The root's own /dev/null, for what may be done to it (chmod) must not be done to the host's. It is looked at first:
+    were it something else, masking would show that in place of what is masked (CVE-2025-31133).
+    """
+    null = linux.openat2(root, "dev/null", os.O_PATH)
     try:
-        fd = linux.openat2(root, path.lstrip("/"), os.O_PATH)
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    try:
-        target = within.path_of(fd)
-        if stat.S_ISDIR(os.fstat(fd).st_mode):
-            linux.mount("tmpfs", target, "tmpfs", linux.MS_RDONLY | _QUIET, "size=0k,nr_inodes=2")
-        else:
-            linux.mount("/dev/null", target, flags=linux.MS_BIND)
+        status = os.fstat(null)
+        if not stat.S_ISCHR(status.st_mode) or status.st_rdev != os.makedev(*DEVICES["null"]):
+            raise HostError("the root's /dev/null is not the null device", hint="what is mounted over /dev?")
+        for path in paths:
+            try:
+                fd = linux.openat2(root, path.lstrip("/"), os.O_PATH)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            try:
+                target = within.path_of(fd)
+                if stat.S_ISDIR(os.fstat(fd).st_mode):
+                    linux.mount("tmpfs", target, "tmpfs", linux.MS_RDONLY | _QUIET, "size=0k,nr_inodes=2")
+                else:
+                    linux.mount(within.path_of(null), target, flags=linux.MS_BIND)
+            finally:
+                os.close(fd)
     finally:
-        os.close(fd)
+        os.close(null)
 
 
 def make_read_only(root: int, path: str) -> None:

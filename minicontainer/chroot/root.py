@@ -89,8 +89,8 @@ class PivotRoot(Part):
     def enter(self, inside: Inside) -> None:
         assert inside.rootfs is not None
         with within.root(inside.rootfs) as root:
-            for path in self.masked:
-                filesystems.mask(root, path)
+            if self.masked:
+                filesystems.mask(root, self.masked)
             for path in self.read_only_paths:
                 filesystems.make_read_only(root, path)
             if self.read_only:
