@@ -149,7 +149,8 @@ class Namespaces(Part):
 def of(pid: int | str = "self") -> dict[str, int]:
     """The namespaces a process is in: kind → inode number, which is the namespace's identity.
 
-    Raises NotFoundError when there is no such process. namespaces(7), "The /proc/pid/ns/ directory"
+    Raises NotFoundError when there is no such process, PermissionError when ptrace(2) would not be allowed either.
+    namespaces(7), "The /proc/pid/ns/ directory"
     """
     try:
         return {kind: os.stat(f"/proc/{pid}/ns/{name}").st_ino for kind, (_, name) in KINDS.items()}
@@ -158,14 +159,14 @@ def of(pid: int | str = "self") -> dict[str, int]:
 
 
 def tree() -> dict[str, dict[int, list[int]]]:
-    """Which process lives where: kind → namespace → the pids in it, for every process this one can see."""
+    """Which process lives where: kind → namespace → the pids in it, for every process this one may look into."""
     found: dict[str, dict[int, list[int]]] = {kind: {} for kind in KINDS}
     for name in os.listdir("/proc"):
         if not name.isdecimal():
             continue
         try:
             here = of(name)
-        except NotFoundError:  # it ended while we were looking
+        except (NotFoundError, PermissionError):  # it ended while we were looking, or is more privileged than we are
             continue
         for kind, namespace in here.items():
             found[kind].setdefault(namespace, []).append(int(name))

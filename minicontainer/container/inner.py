@@ -97,9 +97,11 @@ def _build(plan: Plan, channel: Channel, stdio: tuple[int, int, int], parent: in
     inside.fds = dict(zip(message["gifts"], fds, strict=True))
     inside.give_back = lambda name, fd: channel.send({"gift": name}, [fd])
 
+    importing, root = tuple(list(finders) for finders in _import_system()), _root()
     for moment in MOMENTS:
         if moment == "enter" and plan.parts:
-            _stop_imports()
+            for finders in _import_system():
+                finders.clear()
         if moment == "seal":
             reporter.at("Container", "enter")
             _change_directory(inside)
@@ -112,6 +114,8 @@ def _build(plan: Plan, channel: Channel, stdio: tuple[int, int, int], parent: in
     linux.close_range(3, flags=linux.CLOSE_RANGE_CLOEXEC)
     if plan.function is not None:
         reporter.at("Container", "call")
+        if _root() == root:  # it is still the host's own files that it would import
+            sys.meta_path[:], sys.path_hooks[:], sys.path[:] = importing
         _call(plan.function, reporter)
     if plan.init:
         init.run(lambda: _execute(inside, reporter), channel.close)
@@ -159,10 +163,14 @@ def _dup_high(fd: int) -> int:
     return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
 
 
-def _stop_imports() -> None:
-    sys.meta_path.clear()
-    sys.path_hooks.clear()
-    sys.path.clear()
+def _import_system() -> tuple[list[Any], list[Any], list[str]]:
+    """What Python finds modules by."""
+    return sys.meta_path, sys.path_hooks, sys.path
+
+
+def _root() -> tuple[int, int]:
+    status = os.stat("/")
+    return status.st_dev, status.st_ino
 
 
 def _change_directory(inside: Inside) -> None:
