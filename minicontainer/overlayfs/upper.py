@@ -4,7 +4,7 @@ appears in `upper/` by one rename.
 Removing it looks simple and is where an engine gets hurt: what is in there was made by the container's root. A
 symbolic link must not lead us out, a tree 10 000 directories deep must not exhaust our stack or our descriptors, and
 the overlay itself leaves directories with mode 0. So nothing here follows a path: the tree is emptied through
-directory descriptors, two at a time, by lifting what is below a directory up to the top before the directory goes.
+directory descriptors, a few at a time: what lies too deep for that is first lifted up to the top.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from minicontainer.errors import HostError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+LEVELS = 8
+"""So deep does removing go before it lifts: as many directories are open at a time."""
 
 _BELOW = linux.RESOLVE_BENEATH | linux.RESOLVE_NO_SYMLINKS | linux.RESOLVE_NO_XDEV
 
@@ -72,23 +75,32 @@ def remove_tree(name: str, dir_fd: int) -> None:
     except FileNotFoundError:
         return
     try:
-        prefix, lifted = os.urandom(8).hex(), 0
-        while entries := _entries(top):
-            for entry, is_directory in entries:
-                if _removed(entry, is_directory, top):
-                    continue
-                below = linux.openat2(top, entry, os.O_RDONLY | os.O_DIRECTORY, _BELOW)
-                try:
-                    for child, child_is_directory in _entries(below):
-                        if not _removed(child, child_is_directory, below):
-                            lifted += 1
-                            linux.rename(child, f"{prefix}.{lifted}", below, top)
-                finally:
-                    os.close(below)
-                linux.rmdir(entry, top)
+        prefix, rounds = os.urandom(8).hex(), 0
+        while _empty(top, top, f"{prefix}.{rounds}", LEVELS):
+            rounds += 1
     finally:
         os.close(top)
     linux.rmdir(name, dir_fd)
+
+
+def _empty(directory: int, top: int, prefix: str, levels: int) -> int:
+    """Remove what is in `directory`, so many levels deep. Directories below that which are not empty are lifted up to
+    `top`, as PREFIX.NUMBER, for the next round; how many were."""
+    lifted = 0
+    for number, (entry, is_directory) in enumerate(_entries(directory)):
+        if _removed(entry, is_directory, directory):
+            continue
+        if not levels:
+            linux.rename(entry, f"{prefix}.{number}", directory, top)
+            lifted += 1
+            continue
+        below = linux.openat2(directory, entry, os.O_RDONLY | os.O_DIRECTORY, _BELOW)
+        try:
+            lifted += _empty(below, top, f"{prefix}.{number}", levels - 1)
+        finally:
+            os.close(below)
+        linux.rmdir(entry, directory)
+    return lifted
 
 
 def _entries(fd: int) -> list[tuple[str, bool]]:
