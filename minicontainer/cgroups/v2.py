@@ -103,15 +103,16 @@ def make_directory(directory: str, top: str) -> None:
     Whoever releases the last container of an instance removes the instance's own group: so a parent may be gone
     again when we come to make the child, and is then made once more.
     """
+    parent = directory.rpartition("/")[0]
     for attempt in range(100):
-        try:
-            linux.mkdir(directory, 0o755)
-            return
-        except FileNotFoundError:
-            parent = directory.rpartition("/")[0]
-            if attempt == 99 or len(parent) < len(top):
-                raise
+        if len(parent) >= len(top) and not layout.exists(parent):  # asked first: an error costs far more than a look
             try:
                 make_directory(parent, top)
             except FileExistsError:
                 pass
+        try:
+            linux.mkdir(directory, 0o755)
+            return
+        except FileNotFoundError:
+            if attempt == 99 or len(parent) < len(top):
+                raise
