@@ -142,7 +142,7 @@ static void hide(const char *what)
     if (S_ISDIR(found.st_mode))
         must(mount("tmpfs", what, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NOEXEC | MS_NODEV, "size=0k,nr_inodes=2"), what);
     else
-        must(mount("/dev/null", what, NULL, MS_BIND, NULL), what);
+        must(mount("dev/null", what, NULL, MS_BIND, NULL), what);
 }
 
 static void protect(const char *what)

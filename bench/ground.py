@@ -34,16 +34,21 @@ def isolate() -> None:
 
 @contextmanager
 def scratch() -> Iterator[str]:
-    """A directory of our own, with an instance of ours in it; both are gone afterwards, and what containers left."""
+    """A directory of our own, with an instance of ours in it; both are gone afterwards, and what containers left.
+
+    The exec root is where it is by default, below /run: in memory on most machines.
+    """
     directory = tempfile.mkdtemp(prefix="minicontainer-bench-", dir="/var/tmp")
     os.chmod(directory, 0o755)
     os.environ["MINICONTAINER_DATA_ROOT"] = f"{directory}/data"
-    os.environ["MINICONTAINER_EXEC_ROOT"] = f"{directory}/exec"
+    runtime = os.environ["MINICONTAINER_EXEC_ROOT"] = tempfile.mkdtemp(prefix="minicontainer-bench-", dir="/run")
+    os.chmod(runtime, 0o755)
     try:
         yield directory
     finally:
         leaks.reset(all=True)
         shutil.rmtree(directory)
+        shutil.rmtree(runtime)
 
 
 def busybox(directory: str) -> str:
