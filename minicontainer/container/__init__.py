@@ -23,7 +23,7 @@ import warnings
 from signal import SIGKILL, SIGTERM
 
 from minicontainer import errors, linux, state
-from minicontainer.container import records
+from minicontainer.container import records, spawner
 from minicontainer.container.build import build, listen
 from minicontainer.container.part import Host, Inside, Part
 from minicontainer.container.process import Process
@@ -351,3 +351,5 @@ def _end_all(owner: int) -> None:
     if os.getpid() == owner:
         for container in list(_live.values()):
             container.remove()
+        if there := spawner.current():
+            there.close()

@@ -114,9 +114,13 @@ class Spawner:
         """Our end of the channel."""
         return self._channel.fileno()
 
-    def release(self) -> None:
-        """Let go of it: it ends when its containers have (a keeper), or ends them (any other)."""
+    def close(self) -> None:
+        """Hang up: it ends when its containers have (a keeper), or ends them (any other)."""
         self._channel.close()
+
+    def release(self) -> None:
+        """Hang up, and see to it that it is reaped when it ends."""
+        self.close()
         if self.owner == os.getpid():
             threading.Thread(target=_reap, args=(self.pid,), daemon=True).start()
 
