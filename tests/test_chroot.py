@@ -278,11 +278,11 @@ def test_propagation(rootfs: str, shared_path: Path, propagation: str, seen_insi
         with container.start(stdin=-1, stdout=-1):
             assert container.stdin is not None
             assert container.stdout is not None
-            assert container.stdout.read(6) == b"ready\n"
+            assert container.stdout.readline() == b"ready\n"
             outside = any(mount.point == str(source / "from-container") for mount in mountinfo())
             linux.mount("tmpfs", str(source / "from-host"), "tmpfs")
             container.stdin.write(b"go\n")
-            answer = container.stdout.read(2)
+            answer = container.stdout.readline()
             container.stdin.close()
             container.stdout.close()
             container.wait()

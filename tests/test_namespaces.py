@@ -61,7 +61,7 @@ def test_its_end_is_the_end_of_all_in_it(rootfs: str) -> None:
     script = "setsid sleep 1000 & (setsid sleep 1000 &); echo started; sleep 1000"
     container = Container(["sh", "-c", script], Namespaces("pid"), PivotRoot(rootfs)).start(stdin=-3, stdout=-1)
     assert container.stdout is not None
-    assert container.stdout.read(8) == b"started\n"
+    assert container.stdout.readline() == b"started\n"
     inside = namespaces.tree()["pid"][namespaces.of(container.pid)["pid"]]
     assert len(inside) >= 3
     container.kill()
@@ -128,7 +128,7 @@ def test_root_inside_is_nobody_outside(rootfs: str, shared_path: Path) -> None:
     ), PivotRoot(rootfs))  # fmt: skip
     with container.start(stdin=-3, stdout=-1):
         assert container.stdout is not None
-        assert container.stdout.read(2) == b"0\n"
+        assert container.stdout.readline() == b"0\n"
         status = Path(f"/proc/{container.pid}/status").read_text()
         assert "\nUid:\t100000\t100000\t100000\t100000\n" in status
         assert "\nGid:\t100000\t100000\t100000\t100000\n" in status
@@ -259,7 +259,7 @@ def test_two_containers_of_one_network_meet_on_loopback(rootfs: str) -> None:
 
     with Container(up_and_listen, Namespaces("network")).start(stdin=-3, stdout=-1) as first:
         assert first.stdout is not None
-        assert first.stdout.read(3) == b"up\n"
+        assert first.stdout.readline() == b"up\n"
 
         def call() -> str:
             with socket.create_connection(("127.0.0.1", 8099), timeout=10) as peer:
