@@ -65,6 +65,12 @@ def start_time(pid: int) -> int:
         return 0
 
 
+def boot() -> str:
+    """Which start of this machine it is: a pid means nothing after the next one. random(4)"""
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
 def read_json(path: str) -> Any:
     """The value in `path`. Raises FileNotFoundError, and ValueError when it is not JSON."""
     with open(path, "rb") as file:

@@ -6,7 +6,6 @@ The other side of the same conversation is `inner`.
 from __future__ import annotations
 
 import os
-import sys
 
 from minicontainer import errors, linux, state
 from minicontainer.container import records, spawner
@@ -48,14 +47,12 @@ def build(container: Container, process: Process, detach: bool) -> None:
             fail_errno=watcher.fail_errno if watcher else 0,
         )
         with named("Container", "clone"):
-            process.clone(host, plan, theirs)
+            process.clone(host, plan, ours, theirs)
         theirs.close()
         process.streams.handed_over()
         if process.recorded:
             records.write_process(container.id, host.pid)
         try:
-            if process.payload:
-                ours.send({"plan": True, "path": _search_path(), "directory": _here()}, payload=process.payload)
             for part in container.parts:
                 _moment(host, part, "attach")
             ours.send({"gifts": list(host.gifts)}, list(host.gifts.values()))
@@ -131,15 +128,3 @@ def listen(container: Container, process: Process, channel: Channel) -> None:
         )
     if watcher:
         watcher.note(execve)
-
-
-def _search_path() -> list[str]:
-    return [os.path.abspath(entry) for entry in sys.path]
-
-
-def _here() -> str:
-    """The current directory, in which a part may still look things up; `/` if it has been removed."""
-    try:
-        return os.getcwd()
-    except FileNotFoundError:
-        return "/"

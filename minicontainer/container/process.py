@@ -4,12 +4,16 @@ and how we learn of its end."""
 from __future__ import annotations
 
 import os
+import sys
 from signal import SIGKILL
 
 from minicontainer import errors, linux, state
 from minicontainer.container import cloning, spawner
 from minicontainer.container.inner import Plan, become
 from minicontainer.container.streams import Streams, wait
+
+FITS_A_SOCKET = 64 << 10
+"""Bytes that a socket takes before anybody reads (its buffer is 208 KiB, some of which is bookkeeping), socket(7)."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,14 +30,12 @@ class Process:
         self.channel: Channel | None = None
         """Where the result of a Python function will arrive, while it runs."""
         self.recorded = False
-        self.payload = b""
-        """The plan by value, when a spawner's child has to be told."""
         self.reaped = False
         self.code = 0
         self._own_pids = False
         self._pid, self._pidfd, self._status = 0, -1, -1
 
-    def clone(self, host: Host, plan: Plan, theirs: Channel) -> None:
+    def clone(self, host: Host, plan: Plan, ours: Channel, theirs: Channel) -> None:
         """Make the process: ourselves, or by a spawner. From then on `host` has its pid."""
         stdio = (self.streams.theirs[0], self.streams.theirs[1], self.streams.theirs[2])
         self._own_pids = bool(host.flags & linux.CLONE_NEWPID) or host.pid_namespace is not None
@@ -49,11 +51,26 @@ class Process:
         else:
             self._status, theirs_status = os.pipe2(os.O_CLOEXEC)
             try:
-                self.payload, modules = spawner.dump(plan)
+                payload, modules = spawner.dump(plan)
+                message = {"plan": True, "path": _search_path(), "directory": _here()}
+                small = len(payload) < FITS_A_SOCKET
+                if small:  # it waits there for the process, and not the other way round
+                    ours.send(message, payload=payload)
+                flags = linux.clone_flags(host.flags)
                 request = spawner.Request(host, modules, theirs, stdio, theirs_status)
-                pid, pidfd = linux.announce(
-                    "clone3", linux.clone_flags(host.flags), "clone(2)", lambda: maker.clone(request)
-                )
+                try:
+                    pid, pidfd = linux.announce("clone3", flags, "clone(2)", lambda: maker.clone(request))
+                except spawner.Gone:
+                    if self.keeper is not None:
+                        raise
+                    another = spawner.shared()
+                    pid, pidfd = linux.announce("clone3", flags, "clone(2)", lambda: another.clone(request))
+                self._pid, self._pidfd = host.pid, host.pidfd = pid, pidfd
+                if not small:
+                    try:
+                        ours.send(message, payload=payload)
+                    except BrokenPipeError:
+                        pass  # it is gone; what it has left to say is heard later
             finally:
                 os.close(theirs_status)
         self._pid, self._pidfd = host.pid, host.pidfd = pid, pidfd
@@ -84,7 +101,8 @@ class Process:
         told = os.read(self._status, 1)
         if told:
             return told[0]
-        # The spawner was killed, and the process with it, but not what that had left in its session.
+        # The spawner was killed, and with it the process, but not what that had left in its session.
+        wait(self.streams, None, self._pidfd, None)
         if not self._own_pids and not state.start_time(self._pid):
             cloning.kill_session(self._pid)
         return 128 + SIGKILL
@@ -99,3 +117,15 @@ class Process:
         if self.keeper is not None:
             self.keeper.release()
             self.keeper = None
+
+
+def _search_path() -> list[str]:
+    return [os.path.abspath(entry) for entry in sys.path]
+
+
+def _here() -> str:
+    """The current directory, in which a part may still look things up; `/` if it has been removed."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return "/"

@@ -17,6 +17,7 @@ import signal
 import time
 
 from minicontainer import state
+from minicontainer.container import cloning
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,22 +63,36 @@ def write(container: str, record: dict[str, Any]) -> None:
 
 def write_process(container: str, pid: int) -> None:
     """Write down the container's first process, once it exists."""
-    state.write_json(f"{directory(container)}/process.json", {"pid": pid, "start_time": state.start_time(pid)})
+    process = {"pid": pid, "start_time": state.start_time(pid), "boot": state.boot()}
+    state.write_json(f"{directory(container)}/process.json", process)
 
 
 def read(container: str) -> dict[str, Any] | None:
-    """A container's record, with its "process" if it has got so far; None when there is none (any more)."""
+    """A container's record, with its "process" if it has got so far; None when there is none (any more).
+
+    Raises ValueError for what is no record.
+    """
     record = _read(path(container))
     if record is not None:
-        record["process"] = _read(f"{directory(container)}/process.json")
+        if not isinstance(record.get("parts"), list) or not _is_process(record.get("owner")):
+            raise ValueError(f"{path(container)} is no container's record")
+        record["process"] = process = _read(f"{directory(container)}/process.json")
+        if process is not None and not _is_process(process):
+            raise ValueError(f"{directory(container)}/process.json names no process")
     return record
+
+
+def _is_process(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(key), int) for key in ("pid", "start_time"))
 
 
 def _read(path: str) -> dict[str, Any] | None:
     try:
-        value: dict[str, Any] = state.read_json(path)
+        value = state.read_json(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} is no JSON object")
     return value
 
 
@@ -149,24 +164,30 @@ def mend(containers: Iterable[str] | None = None) -> list[str]:
     return mended
 
 
-def _end(process: dict[str, int] | None) -> None:
-    """Kill a process, if it is still the one on record, and wait for its end: until then its mounts are in use."""
-    if process is None or not is_alive(process):
-        return
-    try:
-        pidfd = os.pidfd_open(process["pid"])
-    except ProcessLookupError:
-        return
-    try:
-        if is_alive(process):
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            poll = select.poll()
-            poll.register(pidfd, select.POLLIN)
-            poll.poll()
-    except ProcessLookupError:
-        pass
-    finally:
-        os.close(pidfd)
+def _end(process: dict[str, Any] | None) -> None:
+    """Kill a process, if it is still the one on record, and wait for its end: until then its mounts are in use.
+
+    Then what it has left in its session: nobody else gets the number of a session as long as somebody is in it.
+    """
+    if process is None or state.start_time(process["pid"]) not in (0, process["start_time"]):
+        return  # none was made, or the number is another one's by now
+    if is_alive(process):
+        try:
+            pidfd = os.pidfd_open(process["pid"])
+        except ProcessLookupError:
+            return
+        try:
+            if is_alive(process):  # still: from here on the descriptor means it, whatever becomes of the number
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                poll = select.poll()
+                poll.register(pidfd, select.POLLIN)
+                poll.poll()
+        except ProcessLookupError:
+            pass
+        finally:
+            os.close(pidfd)
+    if process.get("boot") == state.boot():  # after another start of the machine, the number is anybody's
+        cloning.kill_session(process["pid"])
 
 
 def ended(container: str, code: int) -> None:

@@ -144,11 +144,8 @@ def _end(served: dict[int, _Served]) -> None:
         alive = children(os.getpid())
         for pid in alive:
             os.kill(pid, signal.SIGKILL)
-        try:
-            while True:
-                os.waitpid(-1, 0)
-        except ChildProcessError:
-            pass
+        for pid in alive:  # and then their children are ours
+            os.waitpid(pid, 0)
         if not alive:
             break
     try:

@@ -16,11 +16,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-import pickle
 import select
 import signal
 import sys
-import threading
+from _thread import allocate_lock  # `threading` is more than a container's start can spend
 
 from minicontainer import linux
 from minicontainer.container.channel import Channel
@@ -50,6 +49,10 @@ class Request:
             "cgroup": host.cgroup is not None,
             "pid_namespace": host.pid_namespace is not None,
         }
+
+
+class Gone(HostError):
+    """The spawner died before it answered."""
 
 
 class Spawner:
@@ -82,12 +85,12 @@ class Spawner:
             os.close(owner)
         self.owner = os.getpid()
         self._channel = ours
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
 
     def clone(self, request: Request) -> tuple[int, int]:
         """Clone a process that then waits for its plan on its channel; returns (pid, pidfd).
 
-        Raises KernelError when clone3 fails, HostError when the spawner itself is gone.
+        Raises KernelError when clone3 fails, Gone when the spawner itself is.
         """
         try:
             with self._lock:
@@ -96,7 +99,7 @@ class Spawner:
         except BrokenPipeError:
             reply = None
         if reply is None:
-            raise HostError("the process that makes containers is gone", hint="try again: a new one is started")
+            raise Gone("the process that makes containers is gone", hint="something killed it; try again")
         message, fds, _ = reply
         if "errno" in message:
             raise linux.kernel_error(message["errno"], message["call"], message["arguments"])
@@ -122,6 +125,8 @@ class Spawner:
         """Hang up, and see to it that it is reaped when it ends."""
         self.close()
         if self.owner == os.getpid():
+            import threading
+
             threading.Thread(target=_reap, args=(self.pid,), daemon=True).start()
 
 
@@ -133,12 +138,12 @@ def _reap(pid: int) -> None:
 
 
 _shared: Spawner | None = None
-_shared_lock = threading.Lock()
+_shared_lock = allocate_lock()
 
 
 def _after_fork() -> None:
     global _shared_lock
-    _shared_lock = threading.Lock()  # a thread that held it was not copied
+    _shared_lock = allocate_lock()  # a thread that held it was not copied
 
 
 os.register_at_fork(after_in_child=_after_fork)
@@ -188,6 +193,8 @@ def dump(plan: Plan) -> tuple[bytes, list[str]]:
     A part that exists only in a notebook's cell has no module that another process could import: cloudpickle then
     sends the class itself.
     """
+    import pickle
+
     package = __name__.split(".")[0]
     names = {type(part).__module__ for part in plan.parts} | ({"__main__"} if plan.function else set())
     modules = sorted(name for name in names if name.split(".")[0] == package)
