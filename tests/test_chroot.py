@@ -291,6 +291,22 @@ def test_propagation(rootfs: str, shared_path: Path, propagation: str, seen_insi
     assert child(run) == [seen_inside, seen_outside]
 
 
+@pytest.mark.parametrize("propagation", ["slave", "shared"])
+def test_propagation_from_a_private_mount_is_refused(rootfs: str, shared_path: Path, propagation: str) -> None:
+    """Nothing would ever appear on the other side, so it is not pretended."""
+
+    def run() -> str:
+        linux.unshare(linux.CLONE_NEWNS)
+        linux.mount(None, "/", flags=linux.MS_REC | linux.MS_PRIVATE)
+        try:
+            inside(rootfs, "true", Bind(str(shared_path), "/data", propagation=propagation))
+        except UsageError as error:
+            return str(error)
+        return "no error"
+
+    assert "is private: nothing would propagate" in child(run)
+
+
 @pytest.mark.parametrize("link", ["/etc", "../../../../../../etc", "/proc/1/root/etc", "loop"])
 def test_a_link_in_the_image_never_leads_to_the_host(rootfs: str, shared_path: Path, link: str) -> None:
     """The image says that /mnt is somewhere else. Wherever that is, it is inside."""
@@ -310,6 +326,44 @@ def test_a_link_in_the_image_never_leads_to_the_host(rootfs: str, shared_path: P
     else:
         assert container.output().split() == ["marker"]
     assert (sorted(os.listdir("/etc")), [mount.point for mount in mountinfo()]) == before
+
+
+@pytest.mark.parametrize(
+    ("link", "made"),
+    [
+        ("../run/systemd/file", "run/systemd/file"),
+        ("/somewhere/else", "somewhere/else"),
+        ("../../../../../outside/file", "outside/file"),
+        ("second", "third/file"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_a_link_that_leads_nowhere_is_a_place_inside(
+    rootfs: str, shared_path: Path, link: str, made: str, kind: str
+) -> None:
+    """As /etc/resolv.conf does in an image that was made on a systemd host: its end is made, in the root."""
+    Path(rootfs, "etc/link").symlink_to(link)
+    Path(rootfs, "etc/second").symlink_to("/one/../third/file")
+    Path(rootfs, "one").symlink_to("/tmp")
+    source = shared_path / "source"
+    source.mkdir()
+    (source / "marker").write_text("marker\n")
+    bind = Bind(str(source / "marker") if kind == "file" else str(source), "/etc/link")
+    read = "/etc/link" if kind == "file" else "/etc/link/marker"
+    assert inside(rootfs, f"cat {read}", bind) == "marker\n"
+    assert Path(rootfs, made).is_file() if kind == "file" else Path(rootfs, made).is_dir()
+    assert not Path("/", made).exists()
+
+
+def test_a_link_on_the_way_to_what_is_not_there_yet(rootfs: str, shared_path: Path) -> None:
+    Path(rootfs, "data").symlink_to("/var/none")
+    assert inside(rootfs, "ls -d /var/none/a/b; grep -c /var/none/a/b /proc/self/mountinfo", Tmpfs("/data/a/b")) == (
+        "/var/none/a/b\n1\n"
+    )
+    Path(rootfs, "round").symlink_to("about/x")
+    Path(rootfs, "about").symlink_to("round")
+    with pytest.raises(StartError, match="ELOOP"):
+        inside(rootfs, "true", Tmpfs("/round/y"))
 
 
 @pytest.mark.parametrize("target", ["/", "relative", "", "/../.."])
@@ -374,6 +428,45 @@ def test_a_user_has_no_capabilities_left(rootfs: str) -> None:
 def test_a_user_that_the_root_does_not_have(rootfs: str, user: str) -> None:
     with pytest.raises(UsageError, match="stranger"):
         inside(rootfs, "true", User(user))
+
+
+@pytest.mark.parametrize("user", ["4294967295", "1000:4294967295", "minus-one", "99999999999999999999"])
+def test_a_user_of_whom_the_kernel_would_understand_stay_root(rootfs: str, user: str) -> None:
+    with open(f"{rootfs}/etc/passwd", "a") as file:
+        file.write("minus-one:x:4294967295:0::/:/bin/sh\n")
+    with pytest.raises(UsageError, match="no user or group"):
+        inside(rootfs, "id", User(user))
+
+
+def test_a_user_can_open_its_streams_anew(rootfs: str, shared_path: Path) -> None:
+    """`echo > /dev/stdout` works for pipes; a named pipe or a file of the host keeps its owner."""
+    script = "echo out > /dev/stdout; echo err > /dev/stderr; cat < /dev/stdin"
+    container = Container(["sh", "-c", script], Namespaces(*ALL), PivotRoot(rootfs), User("learner"))
+    with container.start(stdin=-1, stdout=-1, stderr=-1):
+        assert container.stdin is not None
+        assert container.stdout is not None
+        assert container.stderr is not None
+        container.stdin.write(b"in\n")
+        container.stdin.close()
+        with container.stdout, container.stderr:
+            assert (container.stdout.read(), container.stderr.read()) == (b"out\nin\n", b"err\n")
+        assert container.wait() == 0
+    os.mkfifo(shared_path / "fifo")
+    for name in ("fifo", "file"):
+        with open(shared_path / name, "wb+" if name == "file" else "rb+", buffering=0) as file:
+            Container(["true"], Namespaces(*ALL), PivotRoot(rootfs), User("learner")).run(stdin=-3, stdout=file)
+        assert (shared_path / name).stat().st_uid == 0
+
+
+def test_a_users_terminal_is_the_users(rootfs: str) -> None:
+    parts = [Namespaces(*ALL), PivotRoot(rootfs), Terminal(), User("learner")]
+    container = Container(["sh", "-c", "echo hello > $(tty); stat -c %u $(tty)"], *parts).start()
+    master = container.host.given_back.pop("terminal")
+    try:
+        assert container.wait(60) == 0
+        assert os.read(master, 1000).split() == [b"hello", b"1000"]
+    finally:
+        os.close(master)
 
 
 @pytest.mark.parametrize("user", ["", ":group", "user:", "a::b"])

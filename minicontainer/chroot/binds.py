@@ -22,7 +22,8 @@ class Bind(Part):
 
     `read_only`, `nosuid`, `nodev` and `noexec` hold for all that is mounted below it too; with `recursive=False` what
     is mounted below it stays out. `propagation` says whether later mounts on one side appear on the other: "private"
-    (no), "slave" (the host's appear inside), "shared" (both ways). The target is made if it is not there.
+    (no), "slave" (the host's appear inside), "shared" (both ways); the latter two need a source on a mount that is
+    itself shared (or a slave). The target is made if it is not there.
     """
 
     namespaces = linux.CLONE_NEWNS
@@ -60,6 +61,8 @@ class Bind(Part):
             raise UsageError(
                 f"there is nothing at {self.source} to bind to {self.target}", hint="make it first, or check the path"
             ) from None
+        if self.propagation != linux.MS_PRIVATE:
+            _check_shared(self.source, "shared:", *(["master:"] if self.propagation == linux.MS_SLAVE else []))
 
     def attach(self, host: Host) -> None:
         # Copied on the host's side, where the path means what the user meant and root may read it; the copy is
@@ -103,6 +106,23 @@ class Tmpfs(Part):
     def mount(self, inside: Inside) -> None:
         with within.root(_root_of(inside, self.target)) as root, within.place(root, self.target) as target:
             linux.mount("tmpfs", within.path_of(target), "tmpfs", self.flags, self.options or None)
+
+
+def _check_shared(path: str, *wanted: str) -> None:
+    """Nothing propagates from or to a private mount, whatever its copy is told. mount_namespaces(7)"""
+    fd = linux.open(path, os.O_PATH)
+    try:
+        with open(f"/proc/self/fdinfo/{fd}") as file:
+            mount = next(line.split()[1] for line in file if line.startswith("mnt_id:"))
+    finally:
+        os.close(fd)
+    with open("/proc/self/mountinfo") as file:
+        fields = next(line.split() for line in file if line.split()[0] == mount)
+    if not any(field.startswith(wanted) for field in fields[6 : fields.index("-")]):
+        raise UsageError(
+            f"{path} is on the mount {fields[4]}, which is private: nothing would propagate",
+            hint=f"mount --make-shared {fields[4]}, or leave the propagation out",
+        )
 
 
 def _checked_target(target: str) -> str:

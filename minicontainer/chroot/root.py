@@ -24,7 +24,7 @@ class Chroot(Part):
     """
 
     def __init__(self, rootfs: str) -> None:
-        self.rootfs = os.fspath(rootfs)
+        self.rootfs = os.path.abspath(rootfs)
 
     def prepare(self, host: Host) -> None:
         _check_directory(self.rootfs)

@@ -33,6 +33,7 @@ class User(Part):
     def seal(self, inside: Inside) -> None:
         uid, gid, groups, home = resolve(self.user)
         inside.env.setdefault("HOME", home)
+        _give_streams(uid)
         linux.setgroups(groups)
         linux.setresgid(gid)
         linux.setresuid(uid)
@@ -51,20 +52,58 @@ def resolve(user: str) -> tuple[int, int, list[int], str]:
             entry = ["", "", name, "0", "", "/", ""]
     if entry is None:
         raise UsageError(f"the container's /etc/passwd has no user {name!r}", hint="give a number, or add the user")
-    uid, gid, home = int(entry[2]), int(entry[3]), entry[5] or "/"
+    uid, gid, home = _number(entry[2]), _number(entry[3]), entry[5] or "/"
     if group:
         return uid, _group(group), [], home
-    groups = [int(fields[2]) for fields in _database("/etc/group", 4) if entry[0] and entry[0] in fields[3].split(",")]
+    groups = [_number(line[2]) for line in _database("/etc/group", 4) if entry[0] and entry[0] in line[3].split(",")]
     return uid, gid, groups, home
+
+
+def _number(text: str) -> int:
+    """A uid or gid. The one that is -1 in 32 bits means "leave it as it is" to setresuid(2): as root, that is."""
+    number = int(text)
+    if number >= 0xFFFFFFFF:
+        raise UsageError(f"{text} is no user or group", hint="they are numbers below 4294967295")
+    return number
 
 
 def _group(group: str) -> int:
     for fields in _database("/etc/group", 4):
         if fields[0] == group:
-            return int(fields[2])
+            return _number(fields[2])
     if group.isdecimal():
-        return int(group)
+        return _number(group)
     raise UsageError(f"the container's /etc/group has no group {group!r}", hint="give a number, or add the group")
+
+
+def _give_streams(uid: int) -> None:
+    """Make `uid` the owner of those standard streams that are pipes, or a terminal of the container's own.
+
+    Or it could write to them but not open them anew, as `echo > /dev/stdout` does. The host's terminals and files,
+    named pipes among them, stay whose they are: what may be given away lies on a filesystem that no directory shows,
+    or that only this container has.
+    """
+    ours = _devices()
+    for fd in (0, 1, 2):
+        if os.fstat(fd).st_dev in ours:
+            try:
+                linux.chown(fd, uid, -1)
+            except PermissionError:
+                pass  # in a user namespace, where the pipe is of one that is not mapped
+
+
+def _devices() -> set[int]:
+    """The kernel's pipes, and the container's own terminals."""
+    ends = os.pipe()
+    found = {os.fstat(ends[0]).st_dev}
+    for end in ends:
+        os.close(end)
+    try:
+        if os.path.ismount("/dev/pts"):
+            found.add(os.stat("/dev/pts/ptmx").st_dev)
+    except OSError:
+        pass  # a root without terminals
+    return found
 
 
 def _database(path: str, width: int) -> list[list[str]]:

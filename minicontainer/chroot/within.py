@@ -9,7 +9,9 @@ openat2(2)
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from contextlib import contextmanager
 
 from minicontainer import linux
@@ -17,6 +19,9 @@ from minicontainer import linux
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+MAX_LINKS = 40  # as many as the kernel follows, path_resolution(7)
+_AS_IT_IS = linux.RESOLVE_IN_ROOT | linux.RESOLVE_NO_SYMLINKS
 
 
 @contextmanager
@@ -59,21 +64,48 @@ def hang(tree: int, target: int) -> None:
 
 
 def make(root_fd: int, path: str, *, directory: bool = True) -> None:
-    """Make `path` inside the root, with the directories on its way (mode 0755); existing ones are left alone."""
-    names = [name for name in path.split("/") if name not in ("", ".")]
-    here = os.dup(root_fd)
-    reached = ""
+    """Make `path` inside the root, with the directories on its way (mode 0755); existing ones are left alone.
+
+    A link counts as what it leads to, inside the root, also if that is not there yet: in an image made on a systemd
+    host, /etc/resolv.conf leads into a /run that is empty.
+    """
+    ahead, reached, links = _names(path), list[str](), 0
+    while ahead:
+        name = ahead.pop(0)
+        if name == "..":
+            del reached[-1:]
+            continue
+        try:
+            fd = linux.openat2(root_fd, "/".join([*reached, name]), os.O_PATH | os.O_NOFOLLOW, _AS_IT_IS)
+        except FileNotFoundError:
+            _make_one(root_fd, "/".join(reached), name, directory=directory or bool(ahead))
+            reached.append(name)
+            continue
+        try:
+            if not stat.S_ISLNK(os.fstat(fd).st_mode):
+                reached.append(name)
+                continue
+            target = os.readlink("", dir_fd=fd)
+        finally:
+            os.close(fd)
+        links += 1
+        if links > MAX_LINKS:
+            raise linux.kernel_error(errno.ELOOP, "readlinkat", repr(path))
+        if target.startswith("/"):
+            reached.clear()
+        ahead = _names(target) + ahead
+
+
+def _make_one(root_fd: int, parent: str, name: str, *, directory: bool) -> None:
+    here = linux.openat2(root_fd, parent or ".", os.O_PATH | os.O_DIRECTORY, _AS_IT_IS)
     try:
-        for name in names[: None if directory else -1]:
-            reached = f"{reached}/{name}".lstrip("/")
-            try:
-                below = linux.openat2(root_fd, reached, os.O_PATH | os.O_DIRECTORY)
-            except FileNotFoundError:
-                linux.mkdir(name, 0o755, dir_fd=here)
-                below = linux.openat2(root_fd, reached, os.O_PATH | os.O_DIRECTORY)
-            os.close(here)
-            here = below
-        if not directory:
-            os.close(linux.open(names[-1], os.O_CREAT | os.O_NOFOLLOW | os.O_WRONLY, 0o644, dir_fd=here))
+        if directory:
+            linux.mkdir(name, 0o755, dir_fd=here)
+        else:
+            os.close(linux.open(name, os.O_CREAT | os.O_NOFOLLOW | os.O_WRONLY, 0o644, dir_fd=here))
     finally:
         os.close(here)
+
+
+def _names(path: str) -> list[str]:
+    return [name for name in path.split("/") if name not in ("", ".")]

@@ -6,7 +6,7 @@ import ctypes
 import os
 
 from minicontainer.linux.door import syscall
-from minicontainer.linux.libc import by_number, c_int, c_void_p, function
+from minicontainer.linux.libc import by_number, c_int, c_ulong, c_void_p, function
 
 _CAPABILITY_VERSION_3 = 0x20080522
 
@@ -83,9 +83,10 @@ def setresuid(uid: int) -> None:
     os.setresuid(uid, uid, uid)
 
 
+_setrlimit = function("setrlimit", c_int, c_void_p)
+
+
 @syscall()
 def setrlimit(which: int, soft: int, hard: int) -> None:
     """Limit a resource of this process and its children. setrlimit(2)"""
-    import resource
-
-    resource.setrlimit(which, (soft, hard))
+    _setrlimit(which, (c_ulong * 2)(soft, hard))

@@ -81,7 +81,7 @@ def mount(inside: Inside) -> None:
     with within.root(inside.rootfs) as root:
         for name in NAMES:
             path = f"/etc/{name}"
-            with within.place(root, _end_of_links(root, path), directory=False) as target:
+            with within.place(root, path, directory=False) as target:
                 within.hang(inside.fds[path], target)
 
 
@@ -140,22 +140,3 @@ def _lines(path: str) -> list[str]:
 def _is_local_server(line: str) -> bool:
     words = line.split()
     return len(words) > 1 and words[0] == "nameserver" and (words[1].startswith("127.") or words[1] == "::1")
-
-
-def _end_of_links(root: int, path: str) -> str:
-    """`path`, or where it leads to if it is a link. (An image made on a systemd host has a resolv.conf that leads
-    into a /run that is not there yet; something to mount on is then made at the link's end.)
-    """
-    for _ in range(40):  # as many links as the kernel follows
-        try:
-            parent = linux.openat2(root, os.path.dirname(path), os.O_PATH | os.O_DIRECTORY)
-        except FileNotFoundError:
-            return path
-        try:
-            link = os.readlink(os.path.basename(path), dir_fd=parent)
-        except OSError:  # EINVAL: it is no link; ENOENT: it is not there
-            return path
-        finally:
-            os.close(parent)
-        path = os.path.normpath(os.path.join(os.path.dirname(path), link))
-    return path
