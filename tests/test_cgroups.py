@@ -242,8 +242,11 @@ def test_v2_swaps_no_more_than_it_may(run: Callable) -> None:
         if len(file.readlines()) < 2:
             pytest.skip("this machine has no swap")
     with Group.create("web", {"memory.max": "8M", "memory.swap.max": "4M"}) as group:
-        assert run(group, ["tail", "/dev/zero"]).wait(120) == -signal.SIGKILL
-        assert group.stats().oom_kills == 1
+        for attempt in range(1, 6):  # one that fills its memory faster than it is swapped out never gets that far
+            assert run(group, ["tail", "/dev/zero"]).wait(120) == -signal.SIGKILL
+            assert group.stats().oom_kills == attempt
+            if units.flat(group["memory.swap.events"])["fail"]:
+                break
         assert units.flat(group["memory.swap.events"])["fail"]
 
 
