@@ -217,6 +217,22 @@ def test_no_descriptor_of_ours_reaches_the_container(tmp_path: Path) -> None:
         os.close(high)
 
 
+def test_no_descriptor_of_ours_reaches_a_function(program: Callable[..., Program], tmp_path: Path) -> None:
+    """Nothing is executed in its process, which is a copy of ours the first time: all has to be closed by hand."""
+    code = """
+ours = [os.open(sys.argv[1], os.O_RDONLY) for _ in range(20)]
+def look():
+    return sorted(os.readlink(f"/proc/self/fd/{fd}").partition(":")[0] for fd in os.listdir("/proc/self/fd")
+                  if fd not in "012" and os.path.lexists(f"/proc/self/fd/{fd}"))
+for _ in range(2):
+    container = Container(look, Namespaces("pid"))
+    container.run()
+    print(*container.returned, flush=True)
+"""
+    # the channel and a pidfd of our parent
+    assert program(code, str(tmp_path)).finish() == "anon_inode socket\n" * 2
+
+
 def test_the_environment_is_exactly_what_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "of the host")
     given = {"GREETING": "hello world", "PATH": "/bin:/usr/bin", "EMPTY": ""}

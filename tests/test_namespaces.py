@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,6 +16,11 @@ from minicontainer.chroot import PivotRoot
 from minicontainer.container import Container, child
 from minicontainer.errors import ContainerError, NotFoundError, StartError, UsageError
 from minicontainer.namespaces import DEFAULT_MAP, KINDS, Namespaces
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from programs import Program
 
 SLEEP = ["sleep", "1000"]
 
@@ -165,6 +171,15 @@ def test_root_of_a_user_namespace_may_not_touch_the_hosts(shared_path: Path) -> 
 
     assert child(attempts, Namespaces("user")) == ["EACCES", "EPERM", "EPERM", "EPERM", "EPERM", "EINVAL"]
     assert child(lambda: [os.getuid(), os.getgid(), os.getgroups()], Namespaces("user")) == [0, 0, []]
+
+
+def test_groups_of_the_host_are_given_up(program: Callable[..., Program]) -> None:
+    """A group that is not mapped would still open what it may open outside."""
+    code = """
+os.setgroups([7, 8])
+print(child(os.getgroups, Namespaces("user", "pid")), child(os.getgroups, Namespaces("user")))
+"""
+    assert program(code).finish() == "[] []\n"
 
 
 def test_maps_can_have_several_ranges() -> None:

@@ -314,7 +314,11 @@ def test_what_a_part_unpickles_to_runs_in_the_containers_own_process_only(thread
 
 # -------------------------------------------------------------------------------------------- owners that are killed
 
-KINDS = {"no namespace": "", "pid namespace": "Namespaces('pid')"}
+KINDS = {
+    "no namespace": "",
+    "pid namespace": "Namespaces('pid')",
+    "another user": "Namespaces('pid'), User('65534:65534')",  # to become one clears PDEATHSIG, prctl(2)
+}
 OWNER = """
 mark, threads = sys.argv[1], sys.argv[2] == "spawner"
 if threads:
