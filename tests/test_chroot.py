@@ -87,6 +87,17 @@ def test_a_leaked_directory_is_no_way_out(rootfs: str) -> None:
         os.close(held)
 
 
+def test_a_working_directory_behind_a_descriptor_is_no_way_out(rootfs: str) -> None:
+    """CVE-2024-21626: `-w /proc/self/fd/N` with a directory of the host open as N; here it is even given."""
+    held = os.open("/etc", os.O_RDONLY)
+    try:
+        for path in ("/proc/self/fd/0", "/proc/thread-self/fd/0"):
+            with pytest.raises(StartError, match="Container could not enter"):
+                Container(["cat", "hostname"], Namespaces(*ALL), PivotRoot(rootfs), cwd=path).run(stdin=held)
+    finally:
+        os.close(held)
+
+
 # --------------------------------------------------------------------------------------------- propagation
 
 

@@ -188,6 +188,24 @@ report.close()
     assert fds == ["0", "1", "2", "3"]
 
 
+@pytest.mark.parametrize("direct", [True, False], ids=["direct", "spawner"])
+def test_the_channel_may_stand_where_the_standard_streams_go(
+    program: Callable[..., Program], tmp_path: Path, direct: bool
+) -> None:
+    """With 0, 1 and 2 free, the two ends of the channel get the first of them."""
+    code = f"""
+high = os.dup2(os.open(sys.argv[1], os.O_RDWR | os.O_CREAT), 100)
+{"" if direct else "Container(['true'], Namespaces('pid')).run()"}
+os.closerange(0, 50)
+code = Container(["sh", "-c", "echo works; echo well >&2"], Namespaces("pid")).run(stdin=high, stdout=high, stderr=high)
+os.write(high, str(code).encode())
+"""
+    if not direct:  # the channel to the spawner must stay open
+        code = code.replace("os.closerange(0, 50)", "os.closerange(0, 3)")
+    program(code, f"{tmp_path}/out").process.wait(60)
+    assert (tmp_path / "out").read_text() == "works\nwell\n0"
+
+
 def test_descriptors_may_be_swapped(tmp_path: Path, program: Callable[..., Program]) -> None:
     """stdout to our descriptor 2 and stderr to our 1, stdin from our 0 as it is: none overwrites another."""
     code = """

@@ -203,6 +203,28 @@ ours.remove()
     assert it.finish().split() == ["3", "None", "4"]
 
 
+def test_a_program_that_forks_while_another_thread_starts_a_container(program: Callable[..., Program]) -> None:
+    """The other thread is not copied, so what it held is held for ever, unless somebody frees it."""
+    it = program("""
+import signal
+from minicontainer.container import spawner
+Container(["true"]).run()
+held = threading.Event()
+def hold():
+    with spawner._shared_lock:
+        held.set()
+        time.sleep(1)
+threading.Thread(target=hold).start()
+held.wait()
+pid = os.fork()
+if pid == 0:
+    signal.alarm(20)
+    os._exit(Container(["sh", "-c", "exit 3"]).run())
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+""")
+    assert it.finish() == "3\n"
+
+
 def _in_a_worker(number: int) -> int:
     return Container(["sh", "-c", f"exit {number}"], Namespaces("pid")).run()
 
