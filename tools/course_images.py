@@ -4,6 +4,7 @@
     busybox    Debian's static busybox, with a link for each of its commands: one layer, one megabyte
     web        busybox and a page, served by its httpd on port 80: ENTRYPOINT, CMD, ENV, WORKDIR, USER at work
     debian     a minimal Debian with apt, by mmdebstrap
+    gallery    busybox and seven more layers of very different sizes: large files, many small ones, text, a whiteout
 
     usage: tools/course_images.py [HOST:PORT]        (localhost:5000 unless given)
 
@@ -17,7 +18,9 @@ import hashlib
 import json
 import os
 import platform
+import random
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -91,6 +94,51 @@ def web(directory: Path, image: str) -> None:
     )
 
 
+def gallery(directory: Path, image: str) -> None:
+    """What a Dockerfile with a line for each thing would make: the base, seven layers, and a server of it all."""
+    noise = random.Random(7)  # the same image on every machine
+    words = [noise.randbytes(4).hex().encode() for _ in range(1000)]
+    cache = directory / "cache/var/cache"
+
+    def photos(year: str, megabytes: int) -> None:
+        for number in range(1, 3):
+            write(directory / f"photos-{year}/srv/gallery/{year}-{number}.jpg", noise.randbytes(megabytes << 19))
+
+    write(directory / "catalogue/srv/catalogue.txt", b" ".join(noise.choices(words, k=1_200_000)))
+    for number in range(1500):
+        write(directory / f"icons/srv/icons/{number:04}.svg", b" ".join(noise.choices(words, k=60)))
+    photos("2023", 6)
+    photos("2024", 9)
+    photos("2025", 12)
+    write(cache / "thumbnails", noise.randbytes(8 << 20))
+    (directory / "remove-cache/var/cache").mkdir(parents=True)
+    os.mknod(directory / "remove-cache/var/cache/thumbnails", stat.S_IFCHR)  # deleted: a whiteout, chapter 05
+    write(directory / "page/srv/gallery/index.html", PAGE.encode())
+
+    base = image.replace("/gallery:", "/busybox:")
+    for name in ("catalogue", "icons", "photos-2023", "photos-2024", "photos-2025", "cache", "remove-cache"):
+        import_(str(directory / name), image, base=base, source_date_epoch=0)
+        base = image
+    import_(
+        str(directory / "page"),
+        image,
+        base=image,
+        entrypoint=["httpd", "-f"],
+        cmd=["-p", "80"],
+        env={"PATH": "/bin", "GALLERY": "minicontainer"},
+        working_dir="/srv/gallery",
+        user="www-data",
+        ports=["80/tcp"],
+        labels={"org.opencontainers.image.title": "gallery"},
+        source_date_epoch=0,
+    )
+
+
+def write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
 def debian(directory: Path, image: str) -> None:
     """A real distribution. The packages come from the mirror that apt uses here."""
     archive = directory.with_suffix(".tar")
@@ -105,7 +153,7 @@ def debian(directory: Path, image: str) -> None:
     import_(str(archive), image, cmd=["bash"], source_date_epoch=0)
 
 
-RECIPES = (busybox, web, debian)
+RECIPES = (busybox, web, gallery, debian)
 
 
 def main() -> int:
