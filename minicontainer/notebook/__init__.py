@@ -8,7 +8,10 @@ screen readers, for a terminal, and for a page that does not run HTML.
     source(Container.run)        the package's own code, never a copy of it
     question("…", {…}, "…")      a question whose answers say themselves whether they are right
     Chart(title, x=…, y=…)       axes with units, colours that everybody can tell apart
+    heat_map({"we": 4711, …})    which process is in which namespace
     milliseconds(calls)          where the time goes, from `linux.trace()`
+    Waterfall(), manifest_tree([…])   a pull, layer by layer, and the documents of images
+    TinyRegistry()               a registry in memory that can be slow, and can lie
     clean_up(before)             the host is as it was: proven, or what was left is named and removed
 
 Nothing here needs a widget or the Internet, and no chapter imports it. matplotlib is loaded by the first chart.
@@ -18,8 +21,11 @@ from __future__ import annotations
 
 from minicontainer.notebook.charts import BLUE, COLOURS, GREEN, ORANGE, VERMILION, Chart, milliseconds
 from minicontainer.notebook.cleaning import CleanUp, clean_up
+from minicontainer.notebook.heat import HeatMap, heat_map
 from minicontainer.notebook.map import chapter_map
+from minicontainer.notebook.pulls import Waterfall, manifest_tree
 from minicontainer.notebook.questions import question
+from minicontainer.notebook.registry import TinyRegistry
 from minicontainer.notebook.show import Shown
 from minicontainer.notebook.sources import source
 
@@ -31,9 +37,14 @@ __all__ = [
     "VERMILION",
     "Chart",
     "CleanUp",
+    "HeatMap",
     "Shown",
+    "TinyRegistry",
+    "Waterfall",
     "chapter_map",
     "clean_up",
+    "heat_map",
+    "manifest_tree",
     "milliseconds",
     "question",
     "source",
