@@ -1,0 +1,160 @@
+"""A registry in memory, to be looked into: it remembers what it was asked, can be slow, and can be made to lie.
+
+    with TinyRegistry() as registry:
+        tag("localhost:5000/web", f"{registry.host}/web")
+        push(f"{registry.host}/web")
+        registry.documents        path → (media type, bytes): change one, and it lies
+        registry.requests         method, path, status, bytes: in the order of their answers
+        registry.speed = 10e6     bytes a second, of all connections together
+
+It speaks what a pull and a push need of the OCI distribution specification, and no more: no passwords, no TLS, no
+deletion, no pieces of blobs. Like every registry it verifies what is pushed, and nothing of what it serves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, NamedTuple, Self
+from urllib.parse import parse_qs, urlsplit
+
+PIECE = 64 << 10
+"""Bytes that travel at a time."""
+
+
+class Request(NamedTuple):
+    """One request that was answered; `size` is the bytes that travelled, in whichever direction they did."""
+
+    method: str
+    path: str
+    status: int
+    size: int
+
+
+class TinyRegistry:
+    """A registry on a free port of this machine, for as long as the `with` block, or until `stop()`."""
+
+    def __init__(self) -> None:
+        self.documents: dict[str, tuple[str, bytes]] = {}
+        """What it has: path → (media type, bytes). A tag and the digest of its manifest are two paths."""
+        self.requests: list[Request] = []
+        """What it was asked, in the order of its answers."""
+        self.speed = 0.0
+        """Bytes a second that it sends at most, to all its clients together; 0 for no limit."""
+        self._free_at = 0.0
+        self._lock = threading.Lock()
+        self._server = _Server(self)
+        self.host = f"127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End it. It may have ended already."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._thread.join()
+        self._server.server_close()
+
+    def put(self, path: str, media_type: str, data: bytes) -> str:
+        """Have a document, as somebody with access to the registry's disk could: nothing is checked. Its digest."""
+        self.documents[path] = (media_type, data)
+        return _digest(data)
+
+    def pace(self, size: int) -> None:
+        """Wait until the line has room for so many bytes."""
+        if self.speed:
+            with self._lock:
+                self._free_at = max(self._free_at, time.monotonic()) + size / self.speed
+                until = self._free_at
+            time.sleep(max(0.0, until - time.monotonic()))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, registry: TinyRegistry) -> None:
+        self.registry = registry
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        pass  # a client that has seen enough hangs up
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: _Server
+
+    def do_GET(self) -> None:
+        found = self.server.registry.documents.get(self.path)
+        if self.path == "/v2/":
+            self.answer(200, b"{}")
+        elif found is None:
+            code = "MANIFEST_UNKNOWN" if "/manifests/" in self.path else "BLOB_UNKNOWN"
+            self.refuse(404, code)
+        else:
+            media_type, data = found
+            self.answer(200, data, {"Content-Type": media_type, "Docker-Content-Digest": _digest(data)})
+
+    do_HEAD = do_GET
+
+    def do_POST(self) -> None:
+        """Where to send a blob to: any address will do, this one is counted."""
+        self.answer(202, headers={"Location": f"{self.path}{len(self.server.registry.requests)}"})
+
+    def do_PUT(self) -> None:
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        parts = urlsplit(self.path)
+        repository, _, target = parts.path.rpartition("/manifests/")
+        digest = _digest(data)
+        have = self.server.registry.documents
+        if not repository:  # a blob
+            repository = parts.path.partition("/blobs/")[0]
+            if digest != parse_qs(parts.query)["digest"][0]:
+                self.refuse(400, "DIGEST_INVALID", len(data))
+                return
+            have[f"{repository}/blobs/{digest}"] = ("application/octet-stream", data)
+        elif not all(f"{repository}/blobs/{blob}" in have for blob in _pointers(data)):
+            self.refuse(400, "MANIFEST_BLOB_UNKNOWN", len(data))
+            return
+        else:
+            for name in (target, digest):
+                have[f"{repository}/manifests/{name}"] = (self.headers["Content-Type"], data)
+        self.answer(201, headers={"Docker-Content-Digest": digest}, received=len(data))
+
+    def refuse(self, status: int, code: str, received: int = 0) -> None:
+        self.answer(status, json.dumps({"errors": [{"code": code}]}).encode(), received=received)
+
+    def answer(self, status: int, data: bytes = b"", headers: dict[str, str] | None = None, received: int = 0) -> None:
+        body = b"" if self.command == "HEAD" else data
+        size = received or len(body)
+        self.server.registry.requests.append(Request(self.command, self.path, status, size))
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(data)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        for at in range(0, len(body), PIECE):
+            piece = body[at : at + PIECE]
+            self.server.registry.pace(len(piece))
+            self.wfile.write(piece)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass  # `requests` is the log
+
+
+def _digest(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def _pointers(manifest: bytes) -> list[str]:
+    document = json.loads(manifest)
+    return [part["digest"] for part in (*document.get("layers", ()), *filter(None, [document.get("config")]))]

@@ -1,0 +1,167 @@
+"""What the notebook of chapter 07 shows images with: a registry that skopeo can pull from, a waterfall, a tree."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import time
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+import pytest
+from images import MadeImage
+from registry import scratch
+
+from minicontainer.errors import ImageError, UsageError
+from minicontainer.images import Image, get, import_, pull, push, remove, tag
+from minicontainer.images.progress import Event
+from minicontainer.notebook.pulls import Waterfall, manifest_tree
+from minicontainer.notebook.registry import TinyRegistry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def root(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A data root of the test's own."""
+    with scratch() as directory:
+        monkeypatch.setenv("MINICONTAINER_DATA_ROOT", f"{directory}/data")
+        monkeypatch.setenv("MINICONTAINER_EXEC_ROOT", f"{directory}/exec")
+        monkeypatch.setenv("DOCKER_CONFIG", f"{directory}/docker")
+        yield directory
+
+
+def made(root: str, name: str, content: bytes = b"content", base: str = "") -> Image:
+    import os
+
+    os.makedirs(f"{root}/{hashlib.sha256(content).hexdigest()[:8]}/etc", exist_ok=True)
+    directory = f"{root}/{hashlib.sha256(content).hexdigest()[:8]}"
+    with open(f"{directory}/etc/file", "wb") as file:
+        file.write(content)
+    return import_(directory, name, base=base, source_date_epoch=0)
+
+
+def test_what_is_pushed_is_what_skopeo_pulls(root: str) -> None:
+    with TinyRegistry() as registry:
+        image = made(root, f"{registry.host}/a")
+        assert push(f"{registry.host}/a") == image.digest
+        copy = ["skopeo", "copy", "--quiet", "--src-tls-verify=false", f"docker://{registry.host}/a", f"dir:{root}/a"]
+        subprocess.run(copy, check=True)
+        with open(f"{root}/a/manifest.json", "rb") as file:
+            assert f"sha256:{hashlib.sha256(file.read()).hexdigest()}" == image.digest
+        remove(f"{registry.host}/a")
+        assert pull(f"{registry.host}/a", progress=lambda event: None).digest == image.digest
+
+
+def test_requests_of_a_push_and_a_pull_are_remembered(root: str) -> None:
+    with TinyRegistry() as registry:
+        name = f"{registry.host}/a"
+        image = made(root, name)
+        push(name)
+        assert [(asked.method, asked.status) for asked in registry.requests][-1] == ("PUT", 201)
+        assert {asked.method for asked in registry.requests} == {"HEAD", "POST", "PUT"}
+        remove(name)
+        registry.requests.clear()
+        pull(name, progress=lambda event: None)
+        assert [asked.path.split("/")[3] for asked in registry.requests] == ["manifests", "blobs", "blobs"]
+        assert registry.requests[-1].size == image.size
+
+
+def test_a_lie_is_found_by_who_pulls(root: str) -> None:
+    with TinyRegistry() as registry:
+        name = f"{registry.host}/a"
+        image = made(root, name)
+        push(name)
+        remove(name)
+        path = f"/v2/a/blobs/{image.manifest.layers[0].digest}"
+        kind, data = registry.documents[path]
+        registry.put(path, kind, data[:-1] + bytes([data[-1] ^ 1]))
+        with pytest.raises(ImageError):
+            pull(name, progress=lambda event: None)
+
+
+def test_a_push_of_other_bytes_or_without_its_blobs_is_refused(root: str) -> None:
+    import http.client
+
+    image = MadeImage()
+    with TinyRegistry() as registry:
+        connection = http.client.HTTPConnection(registry.host)
+        for path, body, code in (
+            ("/v2/a/blobs/uploads/1?digest=sha256:" + 64 * "0", b"x", "DIGEST_INVALID"),
+            ("/v2/a/manifests/latest", image.manifest, "MANIFEST_BLOB_UNKNOWN"),
+        ):
+            connection.request("PUT", path, body, {"Content-Type": image.media_type})
+            answer = connection.getresponse()
+            assert (answer.status, json.loads(answer.read())["errors"][0]["code"]) == (400, code)
+        connection.close()
+        assert registry.documents == {}
+
+
+def test_speed_is_a_limit_for_all_together(root: str) -> None:
+    with TinyRegistry() as registry:
+        name = f"{registry.host}/a"
+        made(root, name, hashlib.shake_256(b"noise").digest(2 << 20))
+        push(name)
+        remove(name)
+        registry.speed = 4 << 20
+        begin = time.monotonic()
+        pull(name, progress=lambda event: None)
+        assert time.monotonic() - begin > 0.45  # half a second at the least, whatever else the machine does
+
+
+def test_it_ends_and_leaves_its_port() -> None:
+    import socket
+
+    registry = TinyRegistry()
+    registry.stop()
+    registry.stop()
+    with socket.socket() as again:
+        again.bind(("127.0.0.1", int(registry.host.rpartition(":")[2])))
+
+
+def test_waterfall_shows_each_layer_from_begin_to_end(root: str) -> None:
+    with TinyRegistry() as registry:
+        base = made(root, f"{registry.host}/base", b"base")
+        image = made(root, f"{registry.host}/a", b"more", base=f"{registry.host}/base")
+        for name in ("base", "a"):
+            push(f"{registry.host}/{name}")
+            remove(f"{registry.host}/{name}")
+        pull(f"{registry.host}/base", progress=lambda event: None)
+        watched = Waterfall()
+        pull(f"{registry.host}/a", progress=watched)
+    lower, upper = (layer.digest for layer in image.manifest.layers)
+    assert watched.there == {lower} == {base.manifest.layers[0].digest}
+    assert watched.bars[upper].seconds > 0
+    assert watched.bars[upper].size == image.manifest.layers[1].size
+    chart = watched.chart("A title", {lower: "base", upper: "a"})
+    assert [label.get_text() for label in chart.axes.get_yticklabels()] == ["base", "a"]
+    assert len(chart.axes.patches) == 1
+    assert "was here" in [text.get_text() for text in chart.axes.texts]
+    assert "base, a" in repr(chart)
+
+
+def test_waterfall_of_nothing_says_how_to_watch() -> None:
+    with pytest.raises(UsageError, match="progress"):
+        Waterfall().chart("A title", {})
+
+
+def test_waterfall_counts_a_layer_from_its_first_event_to_its_last() -> None:
+    watched = Waterfall()
+    for status, current in (("waiting", 0), ("downloading", 5), ("done", 10)):
+        watched(Event("sha256:a", status, current, 10))
+        time.sleep(0.002)
+    assert watched.bars["sha256:a"].seconds >= 0.004
+
+
+def test_tree_has_one_card_for_what_two_images_share(root: str) -> None:
+    one = made(root, "localhost:1/one", b"one")
+    two = made(root, "localhost:1/two", b"two", base="localhost:1/one")
+    tag("localhost:1/two", "localhost:1/three")
+    shown = manifest_tree([one, two, get("localhost:1/three")])
+    page = unquote(shown._repr_mimebundle_()["text/html"])
+    assert page.count("<rect") == 3 + 2 + 2 + 2  # names, manifests, configs, layers
+    assert page.count("<path") == 3 + 2 + 3 + 3
+    assert repr(shown).count("shared with the one above") == 1 + 3
+    assert one.manifest.layers[0].digest[:15] in page
