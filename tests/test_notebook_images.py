@@ -16,7 +16,7 @@ from registry import scratch
 from minicontainer.errors import ImageError, UsageError
 from minicontainer.images import Image, get, import_, pull, push, remove, tag
 from minicontainer.images.progress import Event
-from minicontainer.notebook.pulls import Waterfall, manifest_tree
+from minicontainer.notebook.pulls import Waterfall, bars, manifest_tree
 from minicontainer.notebook.registry import TinyRegistry
 
 if TYPE_CHECKING:
@@ -165,3 +165,21 @@ def test_tree_has_one_card_for_what_two_images_share(root: str) -> None:
     assert page.count("<path") == 3 + 2 + 3 + 3
     assert repr(shown).count("shared with the one above") == 1 + 3
     assert one.manifest.layers[0].digest[:15] in page
+
+
+def test_bars_stand_below_one_another_or_end_to_end() -> None:
+    rows = {"ours": {"all": 3.0}, "theirs": {"fetch": 1.0, "unpack": 2.0}}
+    beside, stacked = (bars("A title", rows, x="time (s)", stacked=stacked) for stacked in (False, True))
+    assert [bar.get_x() for bar in beside.axes.patches] == [0, 0, 0]  # type: ignore[attr-defined]
+    assert [bar.get_x() for bar in stacked.axes.patches] == [0, 0, 1]  # type: ignore[attr-defined]
+    for chart in (beside, stacked):
+        assert [bar.get_width() for bar in chart.axes.patches] == [3, 1, 2]  # type: ignore[attr-defined]
+        assert len({bar.get_hatch() for bar in chart.axes.patches}) == 3
+        legend = chart.axes.get_legend()
+        assert legend
+        assert [text.get_text() for text in legend.get_texts()] == ["all", "fetch", "unpack"]
+
+
+def test_bars_of_nothing_are_refused() -> None:
+    with pytest.raises(UsageError, match="nothing to chart"):
+        bars("A title", {}, x="time (s)")

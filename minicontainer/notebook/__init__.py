@@ -23,7 +23,7 @@ from minicontainer.notebook.charts import BLUE, COLOURS, GREEN, ORANGE, VERMILIO
 from minicontainer.notebook.cleaning import CleanUp, clean_up
 from minicontainer.notebook.heat import HeatMap, heat_map
 from minicontainer.notebook.map import chapter_map
-from minicontainer.notebook.pulls import Waterfall, manifest_tree
+from minicontainer.notebook.pulls import Waterfall, bars, manifest_tree
 from minicontainer.notebook.questions import question
 from minicontainer.notebook.registry import TinyRegistry
 from minicontainer.notebook.show import Shown
@@ -41,6 +41,7 @@ __all__ = [
     "Shown",
     "TinyRegistry",
     "Waterfall",
+    "bars",
     "chapter_map",
     "clean_up",
     "heat_map",

@@ -14,15 +14,19 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 from minicontainer.errors import UsageError
-from minicontainer.notebook.charts import BLUE, INK, Chart
+from minicontainer.notebook.charts import BLUE, COLOURS, INK, Chart
 from minicontainer.notebook.map import AHEAD, AHEAD_TEXT, BUILT, BUILT_TEXT, HERE, HERE_TEXT, LINE, PLAIN, PLAIN_TEXT
 from minicontainer.notebook.show import Shown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from minicontainer.images import Image
     from minicontainer.images.progress import Event
+
+
+HATCHES = (None, "////", "....", "xxxx")
+"""Of a chart's first, second, … quantity: so that colour is not all that tells them apart."""
 
 
 class Bar(NamedTuple):
@@ -87,6 +91,49 @@ class Waterfall:
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_xlim(0, last * 1.02)
         return chart
+
+
+def bars(title: str, rows: Mapping[str, Mapping[str, float]], *, x: str, stacked: bool = False) -> Chart:
+    """One row for each thing, with a bar for each of its quantities: below one another, or end to end (`stacked`).
+
+    Each quantity has its colour, and from the second on a hatching, in all rows.
+    """
+    quantities = list(dict.fromkeys(quantity for row in rows.values() for quantity in row))
+    if not quantities:
+        raise UsageError("nothing to chart", hint='bars(…, {"row": {"quantity": 1.0}}, x="time (s)")')
+    chart = Chart(title, x=x, y="", alt="Rows: " + ", ".join(rows), high=1.5 + (0.42 if stacked else 0.62) * len(rows))
+    axes = chart.axes
+    high = 0.6 if stacked else 0.76 / len(quantities)
+    for number, row in enumerate(rows.values()):
+        left, top = 0.0, number - (0 if stacked else high * (len(row) - 1) / 2)
+        for place, (quantity, value) in enumerate(row.items()):
+            kind = quantities.index(quantity)
+            seen = any(quantity in earlier for earlier in list(rows.values())[:number])
+            axes.barh(
+                top if stacked else top + place * high,
+                value,
+                left=left,
+                height=high,
+                color=COLOURS[kind % len(COLOURS)],
+                edgecolor=INK,
+                linewidth=0.4,
+                hatch=HATCHES[kind % len(HATCHES)],
+                label=None if seen else quantity,
+            )
+            left += value if stacked else 0
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1.0),
+        ncols=4,
+        frameon=False,
+        fontsize=8.5,
+        labelcolor=INK,
+        borderaxespad=0.1,
+    )
+    axes.set_title(title, loc="left", fontweight="bold", fontsize=11.5, pad=24)
+    return chart
 
 
 # ---------------------------------------------------------------------------------------------------------- the tree
