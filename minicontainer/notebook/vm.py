@@ -95,13 +95,13 @@ class VM:
                 self._listen()
                 self.seconds = time.monotonic() - begin
             except BaseException:
-                self.container.remove()
+                self._end()
                 raise
             finally:
                 watch.cancel()
                 watch.join()
             if "up" not in self.said:
-                self.container.remove()
+                self._end()
                 complaints.seek(0)
                 words = complaints.read().decode(errors="replace").strip() or f"nothing in {timeout:g} s"
                 raise ContainerError(
@@ -122,7 +122,13 @@ class VM:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._end()
+
+    def _end(self) -> None:
         self.container.remove()
+        for line in (self.container.stdin, self.container.stdout):
+            if line is not None:
+                line.close()
 
 
 def memory(pid: int) -> int:
