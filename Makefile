@@ -1,12 +1,15 @@
 # Two commands do all the set-up: `make lab` and `make test`. Each is quick when nothing has changed.
 
-.PHONY: help lab test lint format bench test-v2 lock venv clean
+.PHONY: help lab test test-browser lint format bench test-v2 lock venv clean
 export PYTHON
 SHELL := /bin/bash
 
 help:
-	@echo "make lab      prepare everything and open JupyterLab on the notebooks (PORT=8888)"
+	@echo "make lab      prepare everything and open JupyterLab on notebooks and labs (PORT=8888)"
 	@echo "make test     prepare what is missing and run every test (TESTS='-k pivot_root -x')"
+	@echo "make test-browser  JupyterLab in a real browser; leaves its screenshots in .cache/browser"
+	@echo "make check-lab LAB=02        check your answers to a lab"
+	@echo "make release-labs TO=folder  write the labs' copies for learners (LABS='02 04' for some)"
 	@echo "make lint     style, types and layers only"
 	@echo "make format   let ruff format the code and the notebooks"
 	@echo "make bench    measure, beside crun, runc, podman and docker where they are installed"
@@ -19,11 +22,24 @@ venv:
 	@tools/venv.sh
 
 lab: venv
+	@tools/vm.sh
 	@tools/registry.sh start
 	@tools/lab.sh
 
 test: venv
+	@tools/vm.sh
 	@tools/test.sh $(TESTS)
+
+test-browser: venv
+	@tools/vm.sh
+	@tools/browser.sh $(TESTS)
+
+check-lab: venv
+	@tools/check_lab.sh $(LAB)
+
+release-labs: venv
+	@[ -n "$(TO)" ] || { echo "name a folder: make release-labs TO=class/anna" >&2; exit 2; }
+	@.venv/bin/python tools/labs.py --to "$(TO)" $(LABS)
 
 lint: venv
 	@tools/lint.sh
