@@ -12,19 +12,23 @@ screen readers, for a terminal, and for a page that does not run HTML.
     milliseconds(calls)          where the time goes, from `linux.trace()`
     Waterfall(), manifest_tree([…])   a pull, layer by layer, and the documents of images
     TinyRegistry()               a registry in memory that can be slow, and can lie
+    Recording(group)             what a group uses while an experiment runs, step by step
+    Dashboard(make)              sliders on a running container's limits, above a live chart
     clean_up(before)             the host is as it was: proven, or what was left is named and removed
 
-Nothing here needs a widget or the Internet, and no chapter imports it. matplotlib is loaded by the first chart.
+Nothing here but the dashboard needs a widget, nothing the Internet, and no chapter imports it. matplotlib is loaded by the first chart.
 """
 
 from __future__ import annotations
 
 from minicontainer.notebook.charts import BLUE, COLOURS, GREEN, ORANGE, VERMILION, Chart, milliseconds
 from minicontainer.notebook.cleaning import CleanUp, clean_up
+from minicontainer.notebook.dashboard import Dashboard
 from minicontainer.notebook.heat import HeatMap, heat_map
 from minicontainer.notebook.map import chapter_map
 from minicontainer.notebook.pulls import Waterfall, bars, manifest_tree
 from minicontainer.notebook.questions import question
+from minicontainer.notebook.recording import Recording
 from minicontainer.notebook.registry import TinyRegistry
 from minicontainer.notebook.show import Shown
 from minicontainer.notebook.sources import source
@@ -37,7 +41,9 @@ __all__ = [
     "VERMILION",
     "Chart",
     "CleanUp",
+    "Dashboard",
     "HeatMap",
+    "Recording",
     "Shown",
     "TinyRegistry",
     "Waterfall",

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import base64
 import io
+import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from minicontainer.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
     from matplotlib.axes import Axes
@@ -27,32 +28,63 @@ COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
 """In this order, a chart's first, second, … line."""
 PAPER, INK, GRID = "#FCFCFA", "#26262B", "#D9D9DD"
 MARKERS = ("o", "s", "^", "D", "v", "P")
+_drawing = threading.RLock()  # matplotlib's settings are one for the whole program, and a dashboard draws in a thread
 
 
 class Chart:
     """One chart. `axes` is matplotlib's, to be drawn on; the chart shows itself as the last line of a cell.
 
     `title` states what is to be seen, `x` and `y` are the quantities with their units, "time (ms)". `alt` says the
-    same for who cannot see it, without numbers that differ from run to run (title and axes if not given).
+    same for who cannot see it, without numbers that differ from run to run (title and axes if not given). Several `y`
+    are as many `panels`, one below the other along the same x.
     """
 
-    def __init__(self, title: str, *, x: str, y: str, alt: str = "", wide: float = 7.5, high: float = 3.6) -> None:
+    def __init__(
+        self, title: str, *, x: str, y: str | Sequence[str], alt: str = "", wide: float = 7.5, high: float = 3.6
+    ) -> None:
         from matplotlib.figure import Figure
 
+        names = [y] if isinstance(y, str) else list(y)
         with _style():
             self.figure = Figure(figsize=(wide, high), layout="constrained")
-            self.axes: Axes = self.figure.subplots()
+            rows = self.figure.subplots(len(names), sharex=True, squeeze=False)
+            self.panels: list[Axes] = [row[0] for row in rows]
+            self.axes = self.panels[0]
             self.axes.set_title(title, loc="left", fontweight="bold", fontsize=11.5)
-            self.axes.set_xlabel(x)
-            self.axes.set_ylabel(y)
-        self.alt = f"Chart. {title}. {alt or f'{y} against {x}'.strip()}"
+            self.panels[-1].set_xlabel(x)
+            for axes, name in zip(self.panels, names, strict=True):
+                axes.set_ylabel(name)
+        about = alt or f"{', '.join(names)} against {x}".strip()
+        self.alt = f"Chart. {title}. {about}"
 
-    def line(self, x: Sequence[float], y: Sequence[float], label: str) -> None:
+    def line(self, x: Sequence[float], y: Sequence[float], label: str, panel: int = 0) -> None:
         """Add a line of measured points, in the next colour and marker."""
-        number = len(self.axes.lines)
+        axes = self.panels[panel]
+        number = sum(line.get_marker() in MARKERS for line in axes.lines)
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-        self.axes.plot(x, y, color=colour, marker=marker, markersize=5, linewidth=1.8, label=label)
-        self.axes.legend(frameon=False, labelcolor=INK)
+        few = max(1, len(x) // 12)  # where points are dense, some of the markers are enough
+        axes.plot(x, y, color=colour, marker=marker, markersize=5, markevery=few, linewidth=1.8, label=label)
+        axes.legend(frameon=False, labelcolor=INK)
+
+    def level(self, x: Sequence[float], y: Sequence[float], label: str, panel: int = 0) -> None:
+        """Add what was set and not measured, such as a limit: a broken line that keeps each value until the next."""
+        axes = self.panels[panel]
+        axes.step(x, y, where="post", color=INK, linestyle="--", linewidth=1.3, label=label)
+        axes.legend(frameon=False, labelcolor=INK)
+
+    def moment(self, x: float, text: str) -> None:
+        """Mark a moment, through all panels; the text stands to the right of it, above the first one's data."""
+        for axes in self.panels:
+            axes.axvline(x, color=INK, linestyle=":", linewidth=1)
+        self.axes.annotate(
+            text,
+            (x, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(3, -2),
+            textcoords="offset points",
+            va="top",
+            fontsize=9,
+        )
 
     def png(self) -> bytes:
         """As it is now, as a PNG."""
@@ -71,7 +103,8 @@ class Chart:
         return {"image/png": picture, "text/plain": self.alt}, {"image/png": {"alt": self.alt}}
 
 
-def _style() -> AbstractContextManager[None]:
+@contextmanager
+def _style() -> Iterator[None]:
     from matplotlib import rc_context
 
     style: Any = {
@@ -92,7 +125,8 @@ def _style() -> AbstractContextManager[None]:
         "font.size": 10,
         "hatch.linewidth": 0.6,
     }
-    return rc_context(style)
+    with _drawing, rc_context(style):
+        yield
 
 
 def milliseconds(
