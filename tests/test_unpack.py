@@ -8,6 +8,7 @@ import io
 import json
 import os
 import random
+import re
 import stat
 import subprocess
 import tarfile
@@ -252,6 +253,7 @@ def umoci(layout: Path, blobs: list[Path], bundle: Path) -> None:
 
 
 class TestWhiteouts:
+    @pytest.mark.lab
     def test_both_forms_become_overlayfs_own(self, tmp_path: Path) -> None:
         root = put(tmp_path, directory("d"), item("d/.wh..wh..opq"), item("d/new"), item(".wh.gone"))
         assert whiteouts.is_whiteout(os.lstat(root / "gone"))
@@ -300,9 +302,15 @@ class TestEscapes:
     @pytest.mark.parametrize(
         "name", ["..", "../x", "a/../../x", "a/..", "./../x", "/etc/x", "//x", "a/b/../../../outside/file"]
     )
+    @pytest.mark.lab
     def test_names_that_leave(self, tmp_path: Path, name: str) -> None:
-        refused(tmp_path, directory("a"), item(name), match=r"absolute|\.\.")
+        refused(tmp_path, directory("a"), item(name))
 
+    @pytest.mark.parametrize("name", ["../x", "/etc/x"])
+    def test_names_that_leave_are_named(self, tmp_path: Path, name: str) -> None:
+        refused(tmp_path, item(name), match=rf"the name {re.escape(name)} (is absolute|has `\.\.`)")
+
+    @pytest.mark.lab
     @pytest.mark.parametrize("target", ["/", "..", "../outside", "{outside}", "/proc/self/root", "a/../../outside"])
     @pytest.mark.parametrize("name", ["link/file", "link/new/file", "link/.wh.file", "link/.wh..wh..opq"])
     def test_through_a_symbolic_link(self, tmp_path: Path, target: str, name: str) -> None:
@@ -325,10 +333,12 @@ class TestEscapes:
         assert (root / "h").read_bytes() == b"mine"
         assert outside.read_text() == "outside"
 
+    @pytest.mark.lab
     def test_a_directory_swapped_for_a_symbolic_link_between_two_entries(self, tmp_path: Path) -> None:
         refused(tmp_path, directory("d"), item("d/a"), link("d", "../outside"), item("d/file", content=b"bad"))
         refused(tmp_path, item("d/e/a"), link("d", ".."), item("d/e/file"), item("d/outside/file"))
 
+    @pytest.mark.lab
     def test_a_symbolic_link_swapped_for_another_between_two_entries(self, tmp_path: Path) -> None:
         refused(tmp_path, directory("in"), link("d", "in"), item("d/a"), link("d", "../outside"), item("d/file"))
 
@@ -341,14 +351,17 @@ class TestEscapes:
         assert sorted(os.listdir(tmp_path / "ours/usr/lib")) == ["x", "y"]
         assert tree(tmp_path / "ours").keys() == tree(tmp_path / "theirs").keys()
 
+    @pytest.mark.lab
     def test_a_link_with_dots_that_stays_inside_is_followed_too(self, tmp_path: Path) -> None:
         root = put(tmp_path, directory("usr/lib"), link("usr/up", "../usr/lib"), item("usr/up/y"))
         assert (root / "usr/lib/y").exists()
 
+    @pytest.mark.lab
     def test_a_symbolic_link_anywhere_is_only_a_name(self, tmp_path: Path) -> None:
         root = put(tmp_path, link("a", "/etc/passwd"), link("b", "../../../x"))
         assert [os.readlink(root / name) for name in "ab"] == ["/etc/passwd", "../../../x"]
 
+    @pytest.mark.lab
     def test_a_file_in_the_place_of_a_link_replaces_the_link(self, tmp_path: Path) -> None:
         outside = tmp_path / "outside"
         outside.write_text("outside")
