@@ -1,6 +1,6 @@
 # Two commands do all the set-up: `make lab` and `make test`. Each is quick when nothing has changed.
 
-.PHONY: help lab test test-browser lint format bench test-v2 lock venv clean
+.PHONY: help lab test test-browser check-lab release-labs lint format bench test-v2 lock venv clean
 export PYTHON
 SHELL := /bin/bash
 

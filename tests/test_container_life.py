@@ -385,6 +385,7 @@ def test_exec_into_a_container_without_parts_is_just_a_process() -> None:
 INIT = [[], ["pid"], ["pid", "mount"]]
 
 
+@pytest.mark.lab
 @pytest.mark.parametrize("kinds", INIT, ids=["no namespace", "pid", "pid and mount"])
 @pytest.mark.parametrize("way", ["exit 7", "kill -TERM $$", "kill -KILL $$"])
 def test_init_ends_as_the_command_does(kinds: list[str], way: str) -> None:
@@ -392,6 +393,7 @@ def test_init_ends_as_the_command_does(kinds: list[str], way: str) -> None:
     assert shell(way, *([Namespaces(*kinds)] if kinds else []), init=True).run() == expected
 
 
+@pytest.mark.lab
 def test_init_reaps_orphans_in_its_pid_namespace(rootfs: str) -> None:
     """PID 1 is `sleep`, which waits for nobody: the orphans stay zombies. With init they go."""
     count = "grep -h '^Name:.sleep' /proc/[0-9]*/status | wc -l"
@@ -411,6 +413,7 @@ def test_init_reaps_orphans_in_its_pid_namespace(rootfs: str) -> None:
     assert seen == {False: 10, True: 0}
 
 
+@pytest.mark.lab
 def test_init_reaps_orphans_without_a_pid_namespace(mark: str) -> None:
     container = shell(
         f": {mark}; for i in 1 2 3 4 5; do (sleep 0.01 &) ; done; sleep 0.3; echo done; read line; true", init=True
@@ -430,6 +433,7 @@ def test_init_reaps_orphans_without_a_pid_namespace(mark: str) -> None:
     assert marked(mark) == {}
 
 
+@pytest.mark.lab
 @pytest.mark.parametrize("kinds", INIT[:2], ids=["no namespace", "pid"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2, signal.SIGINT, signal.SIGWINCH])
 def test_init_forwards_signals(kinds: list[str], number: int) -> None:
@@ -442,6 +446,7 @@ def test_init_forwards_signals(kinds: list[str], number: int) -> None:
     container.stdout.close()
 
 
+@pytest.mark.lab
 def test_without_init_a_signal_that_pid_1_does_not_handle_is_ignored_and_with_init_it_ends_it(rootfs: str) -> None:
     parts = [Namespaces("pid"), PivotRoot(rootfs)]
     with Container(["sleep", "1000"], *parts) as container:
@@ -453,6 +458,7 @@ def test_without_init_a_signal_that_pid_1_does_not_handle_is_ignored_and_with_in
         assert container.wait(60) == 128 + signal.SIGTERM
 
 
+@pytest.mark.lab
 def test_init_ends_what_the_command_leaves_also_in_a_session_of_its_own(mark: str) -> None:
     assert shell(f"setsid sh -c ': {mark}; sleep 1000' & sleep 0.05; exit 0", init=True).run() == 0
     assert eventually(lambda: not marked(mark))

@@ -1,0 +1,141 @@
+"""The labs: the learner's copy is the solution without its answers, and each check gives each of its three verdicts.
+
+That the solutions are correct is checked by nbval (labs/solutions). Here: a copy in which nobody has written anything
+is "not attempted", and every wrong answer that we could think of is "not yet", with a message that says what the
+kernel shows.
+"""
+
+from __future__ import annotations
+
+import glob
+import importlib
+import os
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import nbformat
+import pytest
+from lab_kernel import run_cells, verdict
+
+from tools.labs import ANSWER, learners_copy
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+    from labs.checks.frame import Lab as Exercises
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+LABS = sorted(os.path.basename(path).removesuffix(".ipynb") for path in glob.glob(f"{ROOT}/labs/solutions/*.ipynb"))
+WRONG = re.compile(r"^# %% (\w+): (.+)\n# says: (.+)\n", re.MULTILINE)
+CHECK = re.compile(r"^check\.(\w+)\((\w+)\)$", re.MULTILINE)
+"""A cell that checks an exercise: the check's name, and that of what the learner has defined."""
+lab = pytest.mark.parametrize("name", LABS)
+
+
+def solution(name: str) -> NotebookNode:
+    return nbformat.read(f"{ROOT}/labs/solutions/{name}.ipynb", as_version=4)
+
+
+def exercises(name: str) -> Exercises:
+    module: Exercises = importlib.import_module(f"labs.checks.{name[3:]}").lab
+    return module
+
+
+def checks(notebook: NotebookNode) -> list[tuple[int, str, str]]:
+    """The check cells of a lab: index, the check's name, and the name of what it checks."""
+    found = []
+    for index, cell in enumerate(notebook.cells):
+        if cell.cell_type == "code" and (match := CHECK.search(cell.source)):
+            found.append((index, match[1], match[2]))
+    return found
+
+
+def wrong_answers(name: str) -> list[tuple[str, str, str, str]]:
+    """Exercise, what is wrong, what the check must say, and the code."""
+    with open(f"{ROOT}/labs/wrong/{name}.py") as file:
+        parts = WRONG.split(file.read())
+    return list(zip(parts[1::4], parts[2::4], parts[3::4], parts[4::4], strict=True))
+
+
+@lab
+def test_learners_copy_is_the_solution_without_its_answers(name: str) -> None:
+    path = f"{ROOT}/labs/{name}.ipynb"
+    with open(path) as file:
+        assert file.read() == learners_copy(f"{ROOT}/labs/solutions/{name}.ipynb"), "run tools/labs.py"
+    text = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
+    assert "solution" not in text
+    assert text.count("raise NotImplementedError") >= len(exercises(name).exercises)
+
+
+@lab
+def test_a_lab_has_a_stub_a_check_and_a_hint_for_each_exercise(name: str) -> None:
+    notebook = solution(name)
+    found = checks(notebook)
+    assert [check for _, check, _ in found] == list(exercises(name).exercises)
+    assert 3 <= len(found) <= 6
+    starts = [0, *(index + 1 for index, _, _ in found)]
+    for (index, _, answer), start in zip(found, starts, strict=False):
+        stubs = [cell.source for cell in notebook.cells[start:index] if cell.cell_type == "code"]
+        assert any(ANSWER.search(stub) and re.search(rf"^(def|class) {answer}\b", stub, re.M) for stub in stubs)
+        hints = notebook.cells[index + 1]
+        assert hints.cell_type == "markdown"
+        assert "<details><summary>Hint 1</summary>" in hints.source
+        assert hints.source.count("<details>") == hints.source.count("</details>")
+
+
+@lab
+def test_an_untouched_copy_is_not_attempted(name: str) -> None:
+    cells = nbformat.read(f"{ROOT}/labs/{name}.ipynb", as_version=4).cells
+    sources = [cell.source for cell in cells if cell.cell_type == "code"]
+    shown = run_cells(f"{ROOT}/labs", sources)
+    said = [verdict(outputs) for source, outputs in zip(sources, shown, strict=True) if CHECK.search(source)]
+    assert [it for it, _ in said] == ["NotAttempted"] * len(exercises(name).exercises), said
+    for (_, text), label in zip(said, exercises(name).exercises.values(), strict=True):
+        assert text.startswith(f"… not attempted · {label}\n")
+        assert "Traceback" not in text
+
+
+@lab
+def test_every_wrong_answer_is_rejected_and_told_what_the_kernel_shows(name: str) -> None:
+    """One kernel: the solution from top to bottom, and at each check the wrong answers first."""
+    notebook, wrong = solution(name), wrong_answers(name)
+    sources: list[str] = []
+    tried: list[tuple[int, str, str]] = []  # the check's place in `sources`, what is wrong, what must be said
+    for exercise in exercises(name).exercises:
+        assert sum(it[0] == exercise for it in wrong) >= 3, f"three wrong answers to {exercise}, at least"
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
+        if match := CHECK.search(cell.source):
+            right = max(
+                number for number, it in enumerate(sources) if re.search(rf"^(def|class) {match[2]}\b", it, re.M)
+            )
+            for exercise, what, says, code in wrong:
+                if exercise == match[1]:
+                    sources += [code, cell.source]
+                    tried.append((len(sources) - 1, f"{exercise}: {what}", says))
+            sources.append(sources[right])
+        else:
+            sources.append(cell.source)
+    assert len(tried) == len(wrong)
+    shown = run_cells(f"{ROOT}/labs/solutions", sources)
+    accepted = []
+    for place, what, says in tried:
+        assert not shown[place - 1], f"{what}: the cell itself shows {shown[place - 1]}"
+        kind, text = verdict(shown[place])
+        if kind != "NotYet" or not re.search(says, text):
+            accepted.append(f"{what}: {kind}\n{text}\n  and not {says!r}")
+    assert not accepted, "\n".join(accepted)
+
+
+def test_pytest_fails_for_a_copy_that_is_not_finished_and_passes_for_a_solution() -> None:
+    """`make check-lab` and what it runs."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--nbval-lax", "--nbval-current-env"]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
+    environment["MINICONTAINER_LEAK_CHECK"] = "instance"
+    for path, status in ((f"{ROOT}/labs/01-container.ipynb", 1), (f"{ROOT}/labs/solutions/01-container.ipynb", 0)):
+        ended = subprocess.run([*command, path], cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert ended.returncode == status, ended.stdout
+        assert ("not attempted · 01.3 what it writes" in ended.stdout) == bool(status)
