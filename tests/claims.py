@@ -6,7 +6,7 @@ import ast
 import json
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 NOTEBOOKS = f"{os.path.dirname(os.path.dirname(os.path.abspath(__file__)))}/notebooks"
@@ -87,62 +87,101 @@ def asserts(text: str) -> bool:
     return False
 
 
-@dataclass
-class _Names:
-    """What a cell does with names."""
-
-    binds: set[str] = field(default_factory=set)
-    uses: set[str] = field(default_factory=set)
-    works_on: set[str] = field(default_factory=set)
-    """Those that it does something to, by a statement: `chart.line(…)`, `group["cpu.max"] = …`, `with container:`."""
-
-
 def needed(texts: list[str], wanted: set[int]) -> list[int]:
-    """Which cells to run for the `wanted` ones: those, and before them each cell that makes what they use or does
-    something to it. So a chapter's plots, sliders and virtual machines need not run again for every part.
+    """Which cells to run for the `wanted` ones: those, and each cell before them that makes a name they use, or that
+    does something with one by a statement. So a chapter's plots, sliders and virtual machines need not run again for
+    every part.
 
     That enough is kept is not taken for granted: the test runs the same cells with nothing taken out as well.
     """
-    kept: list[int] = []
-    names: set[str] = set()
-    for index in range(max(wanted), -1, -1):
+    cells = [_Cell(text) for text in texts[: max(wanted) + 1]]
+    kept = set(wanted) | {index for index, cell in enumerate(cells) if cell.unknown}
+    while True:
+        before = len(kept)
+        made = {name for index in kept for name in cells[index].binds}
+        late = {name for index in kept for name in cells[index].late}
+        used: set[str] = set()  # by kept cells below the one we are looking at, and not made between
+        for index, cell in reversed(list(enumerate(cells))):
+            if index in kept or (used | late) & cell.binds or (used | made | late) & cell.works_on:
+                kept.add(index)
+                used = used - cell.binds | cell.uses
+        if len(kept) == before:
+            return sorted(kept)
+
+
+HARMLESS = {"print", "question", "source", "interact"}
+
+
+class _Cell:
+    """What a cell does with the names of the notebook."""
+
+    def __init__(self, text: str) -> None:
+        self.binds: set[str] = set()
+        self.uses: set[str] = set()
+        """Those that it takes from cells before it."""
+        self.late: set[str] = set()
+        """Those that its functions take when they are called, whenever that is."""
+        self.works_on: set[str] = set()
+        """Those that it does something with by a statement: `chart.line(…)`, `group["cpu.max"] = …`, `child(f)`."""
         try:
-            it = _names(ast.parse(texts[index]))
+            body = ast.parse(text).body
         except SyntaxError:  # a line for IPython or the shell: nobody knows what it does
-            it = None
-        if it is None or index in wanted or names & (it.binds | it.works_on):
-            kept.append(index)
-            names |= it.uses | it.works_on if it else set()
-    return kept[::-1]
+            body = []
+        self.unknown = not body
+        self._read(body)
+
+    def _read(self, body: list[ast.stmt]) -> None:
+        for node in body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                self._bind({node.name})
+                self.late |= _free(node)
+            elif isinstance(node, (ast.Import, ast.ImportFrom)):
+                self._bind({(alias.asname or alias.name).partition(".")[0] for alias in node.names})
+            elif isinstance(node, (ast.For, ast.With)):
+                items = [node.iter] if isinstance(node, ast.For) else [it.context_expr for it in node.items]
+                targets = [node.target] if isinstance(node, ast.For) else [it.optional_vars for it in node.items]
+                for item, target in zip(items, targets, strict=True):
+                    self.uses |= _free(item) - self.binds
+                    if target is not None:
+                        self._bind(_stored(target))
+                self._read([*node.body, *(node.orelse if isinstance(node, ast.For) else [])])
+            elif isinstance(node, (ast.If, ast.While, ast.Try)):
+                if not isinstance(node, ast.Try):
+                    self.uses |= _free(node.test) - self.binds
+                parts = [it for it in ast.iter_child_nodes(node) if isinstance(it, (ast.stmt, ast.ExceptHandler))]
+                for part in parts:
+                    self._read(part.body if isinstance(part, ast.ExceptHandler) else [part])
+            else:
+                targets = node.targets if isinstance(node, (ast.Assign, ast.Delete)) else [node]
+                self.uses |= _free(node) - self.binds
+                self._bind(_stored(node))
+                for target in targets:
+                    self.works_on |= _root(target.value if isinstance(target, ast.Expr) else target) - HARMLESS
+
+    def _bind(self, names: set[str]) -> None:
+        self.binds |= names - self.uses  # what is used and then bound is still needed from above
 
 
-def _names(tree: ast.Module) -> _Names:
-    found = _Names()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name):
-            (found.uses if isinstance(node.ctx, ast.Load) else found.binds).add(node.id)
-        elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            found.binds.add(node.name)
-        elif isinstance(node, ast.alias):
-            found.binds.add((node.asname or node.name).partition(".")[0])
-    modules = {"os", "time", "signal", "linux", "leaks", "state", "shutil", "subprocess", "print"}
-    for node in tree.body:
-        targets: list[ast.expr] = []
-        if isinstance(node, ast.Expr):
-            targets = [node.value]
-        elif isinstance(node, ast.Assign):
-            targets = node.targets
-        elif isinstance(node, ast.With):
-            targets = [item.context_expr for item in node.items]
-        elif isinstance(node, (ast.For, ast.While, ast.Try, ast.If)):
-            targets = [it.value for it in ast.walk(node) if isinstance(it, ast.Expr)]
-        found.works_on |= {root for target in targets if (root := _root(target))} - modules
-    return found
+def _stored(node: ast.AST) -> set[str]:
+    return {it.id for it in ast.walk(node) if isinstance(it, ast.Name) and not isinstance(it.ctx, ast.Load)}
 
 
-def _root(expression: ast.expr) -> str:
-    """`a` of `a.b(c)[d].e`; empty for a plain name, of which nothing happens."""
+def _free(node: ast.AST) -> set[str]:
+    """The names that a statement or an expression takes from around it."""
+    inner = set().union(*map(_free, ast.iter_child_nodes(node)))
+    if isinstance(node, ast.Name):
+        return {node.id} if isinstance(node.ctx, ast.Load) else set()
+    if isinstance(node, (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)):
+        return inner - set().union(*(_stored(generator.target) for generator in node.generators))
+    if isinstance(node, (ast.FunctionDef, ast.Lambda)):
+        arguments = {it.arg for it in ast.walk(node.args) if isinstance(it, ast.arg)}
+        return inner - arguments - (_stored(node) if isinstance(node, ast.FunctionDef) else set())
+    return inner
+
+
+def _root(expression: ast.AST) -> set[str]:
+    """`a` of `a.b(c)[d].e`; none for a plain name, to which nothing is done."""
     node = expression
     while isinstance(node, (ast.Attribute, ast.Subscript, ast.Call)):
         node = node.func if isinstance(node, ast.Call) else node.value
-    return node.id if isinstance(node, ast.Name) and node is not expression else ""
+    return {node.id} if isinstance(node, ast.Name) and node is not expression else set()

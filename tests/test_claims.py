@@ -104,10 +104,14 @@ def test_needed_cells_are_those_that_make_what_a_cell_uses_or_change_it() -> Non
         "print(box)",
         "assert f()",
         "assert os",
+        "lid, door = 1, open('/dev/null')",
+        "door.close()",
+        "assert lid",
     ]
     assert needed(texts, {7}) == [1, 3, 4, 5, 7]
     assert needed(texts, {8}) == [0, 8]
     assert needed(["%time 1", *texts], {9}) == [0, 1, 9]
+    assert needed(texts, {11}) == [9, 10, 11]  # what a kept cell has opened is closed as well
 
 
 # ------------------------------------------------------------------------------------------------ a part is missing
