@@ -30,6 +30,7 @@ def links(pid: int | str) -> dict[str, str]:
     return {name: os.readlink(f"/proc/{pid}/ns/{name}") for _, name in KINDS.values()}
 
 
+@pytest.mark.lab
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_kind_is_new_and_the_others_are_the_hosts(kind: str) -> None:
     with Container(SLEEP, Namespaces(kind)).start(stdin=-3, stdout=-3) as container:
@@ -37,6 +38,7 @@ def test_one_kind_is_new_and_the_others_are_the_hosts(kind: str) -> None:
         assert [name for name in ours if ours[name] != theirs[name]] == [KINDS[kind][1]]
 
 
+@pytest.mark.lab
 def test_all_together(rootfs: str) -> None:
     with Container(SLEEP, Namespaces(*KINDS), PivotRoot(rootfs)).start(stdin=-3, stdout=-3) as container:
         ours, theirs = links("self"), links(container.pid)
@@ -55,6 +57,7 @@ def test_of_and_tree_agree_with_proc() -> None:
         namespaces.of(container.pid)
 
 
+@pytest.mark.lab
 def test_container_cannot_see_host_processes(rootfs: str) -> None:
     text = Container(["sh", "-c", "echo $$; ls /proc"], Namespaces("pid"), PivotRoot(rootfs)).output()
     numbers = [int(word) for word in text.split() if word.isdecimal()]
@@ -82,17 +85,25 @@ def test_its_end_is_the_end_of_all_in_it(rootfs: str) -> None:
             pass
 
 
+@pytest.mark.lab
 def test_host_name_is_its_own() -> None:
     before = os.uname()
-    container = Container(["sh", "-c", "uname -n; cat /proc/sys/kernel/domainname"], Namespaces(
-        "uts", hostname="box", domainname="example"
-    ))  # fmt: skip
-    assert container.output().split() == ["box", "example"]
+    assert Container(["uname", "-n"], Namespaces("uts", hostname="box")).output() == "box\n"
     plain = Container(["uname", "-n"], Namespaces("uts"))
     assert plain.output().strip() == plain.id[:12]
     assert os.uname() == before
 
 
+def test_domain_name_is_its_own() -> None:
+    both = ["sh", "-c", "uname -n; cat /proc/sys/kernel/domainname"]
+    assert Container(both, Namespaces("uts", hostname="box", domainname="example")).output().split() == [
+        "box",
+        "example",
+    ]
+    assert "example" not in Container(both).output()
+
+
+@pytest.mark.lab
 def test_network_is_empty() -> None:
     lines = Container(["cat", "/proc/net/dev"], Namespaces("network")).output().splitlines()[2:]
     assert [line.split(":")[0].strip() for line in lines] == ["lo"]
@@ -108,6 +119,7 @@ def test_message_queues_are_its_own() -> None:
         subprocess.run(["ipcrm", "-q", made], check=True)
 
 
+@pytest.mark.lab
 def test_its_group_is_the_root_of_the_tree_it_sees() -> None:
     lines = Container(["cat", "/proc/self/cgroup"], Namespaces("cgroup")).output().splitlines()
     assert all(line.endswith(":/") for line in lines)
@@ -126,6 +138,7 @@ def test_clocks_are_offset(clock: str, name: int) -> None:
 # --------------------------------------------------------------------------------------------------- users
 
 
+@pytest.mark.lab
 def test_root_inside_is_nobody_outside(rootfs: str, shared_path: Path) -> None:
     for path in (Path(rootfs), *Path(rootfs).rglob("*")):
         os.lchown(path, 100_000, 100_000)
@@ -197,6 +210,7 @@ def test_a_map_that_the_kernel_refuses_is_one_clear_error() -> None:
 # ------------------------------------------------------------------------------------------------- joining
 
 
+@pytest.mark.lab
 def test_join_by_pid_and_by_container() -> None:
     with Container(SLEEP, Namespaces("uts", "network", "ipc")).start(stdin=-3, stdout=-3) as first:
         for whose in (first.pid, first):
@@ -209,11 +223,12 @@ def test_join_by_pid_and_by_container() -> None:
                 assert theirs["ipc"] == links("self")["ipc"]
 
 
+@pytest.mark.lab
 def test_join_a_pid_namespace(rootfs: str) -> None:
     with Container(SLEEP, Namespaces("pid"), PivotRoot(rootfs)).start(stdin=-3, stdout=-3) as first:
         view = Container(["sh", "-c", "echo $$; ps"], Namespaces("mount", join={"pid": first}), PivotRoot(rootfs))
         text = view.output()
-        assert int(text.split()[0]) > 1
+        assert 1 < int(text.split()[0]) < 10
         assert "sleep 1000" in text
         assert os.readlink("/proc/self/ns/pid_for_children") == os.readlink("/proc/self/ns/pid")
 
@@ -238,6 +253,7 @@ def test_a_pinned_namespace_outlives_its_processes(kind: str, tmp_path: Path) ->
         Container(["true"], Namespaces(join={kind: path})).run()
 
 
+@pytest.mark.lab
 def test_exec_is_in_all_of_them(rootfs: str) -> None:
     parts = [Namespaces(*[kind for kind in KINDS if kind != "user"], hostname="first"), PivotRoot(rootfs)]
     with Container(SLEEP, *parts, env={"A": "1"}).start(stdin=-3, stdout=-3) as first:
@@ -253,6 +269,7 @@ def test_exec_is_in_all_of_them(rootfs: str) -> None:
         first.exec(["true"])
 
 
+@pytest.mark.lab
 def test_exec_into_a_user_namespace(rootfs: str) -> None:
     for path in (Path(rootfs), *Path(rootfs).rglob("*")):
         os.lchown(path, 100_000, 100_000)
