@@ -16,7 +16,8 @@ screen readers, for a terminal, and for a page that does not run HTML.
     Dashboard(make)              sliders on a running container's limits, above a live chart
     clean_up(before)             the host is as it was: proven, or what was left is named and removed
 
-Nothing here but the dashboard needs a widget, nothing the Internet, and no chapter imports it. matplotlib is loaded by the first chart.
+Nothing here but the dashboard needs a widget, nothing needs the Internet, and no chapter imports it. matplotlib is
+loaded by the first chart.
 """
 
 from __future__ import annotations
