@@ -11,6 +11,7 @@ import glob
 import json
 import os
 import re
+import shutil
 import sys
 from typing import Any
 
@@ -19,8 +20,10 @@ from claims import NOTEBOOKS, Claim, asserts, code, listed, needed, read, slugs,
 from sandbox import ROOT, sandbox
 
 import minicontainer
+from minicontainer import state
+from minicontainer.errors import TimeoutExpired
 
-NOTEBOOK_SECONDS = 280
+NOTEBOOK_SECONDS, CELL_SECONDS = 280, 60
 TELLING = {"AssertionError", "ContainerError", "OSError", "CellTimeout"}
 """How a claim may fail. Not by a NameError: then a cell before it has failed, and its own assertion was never made."""
 
@@ -117,18 +120,21 @@ def test_needed_cells_are_those_that_make_what_a_cell_uses_or_change_it() -> Non
 # ------------------------------------------------------------------------------------------------ a part is missing
 
 
-def run(notebook: str, part: str, cells: list[int]) -> dict[int, dict[str, Any] | None]:
+Ending = dict[str, Any] | None
+
+
+def run(path: str, part: str, cells: list[int], seconds: float = CELL_SECONDS) -> dict[int, Ending]:
     """How each of these cells ended, in a notebook whose containers lack the part ("": they have all)."""
-    texts = [source(cell) for cell in code(path_of(notebook))]
-    driver = [sys.executable, f"{ROOT}/tests/kernel_run.py", path_of(notebook)]
+    texts = [source(cell) for cell in code(path)]
     with sandbox() as it:  # a control group and namespaces of its own: the limits under test are missing
-        result = f"{it.scratch}/shared/result.json"
-        command = [*driver, result, *map(str, cells)]
+        result, copy = f"{it.scratch}/shared/result.json", f"{it.scratch}/shared/notebook.json"
+        shutil.copyfile(path, copy)
+        command = [sys.executable, f"{ROOT}/tests/kernel_run.py", copy, result, str(seconds), *map(str, cells)]
         if any("localhost:5000" in texts[index] for index in cells):
             command = ["sh", "-c", f'{ROOT}/tools/registry.sh start && exec "$@"', "sh", *command]
         try:
             status, said = it.run(command, env={"MINICONTAINER_WITHOUT": part}, timeout=NOTEBOOK_SECONDS)
-        except minicontainer.errors.TimeoutExpired:
+        except TimeoutExpired:
             status, said = 0, ""  # the cells it did not get to are missing from the result
         assert os.path.exists(result), f"status {status}: {said[-3000:]}"
         with open(result) as file:
@@ -152,7 +158,7 @@ def cells_for(notebook: str, claims: dict[str, int]) -> list[int]:
 
 @pytest.mark.parametrize("notebook", sorted({notebook for notebook, _ in PAIRS}))
 def test_claims_hold_with_all_parts(notebook: str) -> None:
-    ends = run(notebook, "", cells_for(notebook, places(notebook)))
+    ends = run(path_of(notebook), "", cells_for(notebook, places(notebook)))
     assert {index: ending for index, ending in ends.items() if ending} == {}
     assert set(places(notebook).values()) <= set(ends)
 
@@ -160,13 +166,92 @@ def test_claims_hold_with_all_parts(notebook: str) -> None:
 @pytest.mark.parametrize(("notebook", "part"), PAIRS)
 def test_claims_fail_without_the_part(notebook: str, part: str) -> None:
     claims = places(notebook, part)
-    ends = run(notebook, part, cells_for(notebook, claims))
+    ends = run(path_of(notebook), part, cells_for(notebook, claims))
     held = [slug for slug, index in claims.items() if index in ends and ends[index] is None]
     assert held == [], f"holds, though no container has a {part}"
     beside = {slug: ends.get(index) for slug, index in claims.items() if not TELLING & set(kinds(ends.get(index)))}
     assert beside == {}, "fails, but not by its own assertion: for what a cell before it has not made?"
 
 
-def kinds(ending: dict[str, Any] | None) -> list[str]:
+def kinds(ending: Ending) -> list[str]:
     """The class of the error that a cell has ended with, and those above it."""
     return ending["kinds"] if ending else []
+
+
+# ------------------------------------------------------------------------------------- where that happens is safe
+
+
+def notebook_of(path: str, *texts: str) -> str:
+    """A notebook of these cells."""
+    cells = [{"cell_type": "code", "source": text, "metadata": {}} for text in texts]
+    with open(path, "w") as file:
+        json.dump({"cells": cells}, file)
+    return path
+
+
+def test_ending_of_every_cell_is_told_whatever_it_does(shared_path: str) -> None:
+    texts = ["while True: pass", "x = 1", "open('/none')", "assert not x", "import os; os.kill(os.getpid(), 9)", "y"]
+    ends = run(notebook_of(f"{shared_path}/n.ipynb", *texts), "", [0, 1, 2, 3, 4, 5], seconds=3)
+    assert [kinds(ends[index])[:1] for index in range(5)] == [
+        ["CellTimeout"],
+        [],
+        ["FileNotFoundError"],
+        ["AssertionError"],
+        ["DeadKernel"],
+    ]
+    assert "OSError" in kinds(ends[2])
+    assert 5 not in ends
+
+
+@pytest.mark.parametrize("part", ["Namespaces", "NoNetwork", "Cgroup", ""])
+def test_part_is_taken_out_of_every_container(part: str, shared_path: str) -> None:
+    texts = [
+        "from minicontainer import Cgroup, Container, Namespaces, NoNetwork, child",
+        "parts = [Namespaces('uts'), NoNetwork(), Cgroup(pids=9)]",
+        "names = [type(it).__name__ for it in Container(['true'], *parts).parts]; assert names == EXPECTED",
+        "import os; uts = lambda: os.readlink('/proc/self/ns/uts')",
+        "assert (child(uts, parts[0]) == uts()) == SHARED",
+    ]
+    left = [name for name in ("Namespaces", "NoNetwork", "Cgroup") if name != part]
+    texts[1] += f"; EXPECTED = {left}; SHARED = {part == 'Namespaces'}"
+    ends = run(notebook_of(f"{shared_path}/n.ipynb", *texts), part, [0, 1, 2, 3, 4])
+    assert list(ends.values()) == [None] * 5
+
+
+def test_sandbox_leaves_the_machine_as_it_is(shared_path: str) -> None:
+    mine = f"{shared_path}/mine"
+    open(mine, "w").close()
+    script = f"rm {mine} /etc/passwd && hostname gone && ip link add gone type bridge && touch /gone && kill -9 -1"
+    with sandbox() as it:
+        assert it.run(["sh", "-c", f"{script}; exit 3"], env={}, timeout=30)[0] in (3, 137)
+    assert os.path.exists(mine)
+    assert os.path.exists("/etc/passwd")
+    assert not os.path.exists("/gone")
+    assert not os.path.exists("/sys/class/net/gone")
+    assert os.uname().nodename != "gone"
+
+
+def test_sandbox_has_bounds() -> None:
+    with sandbox() as it:
+        hog = "import os\nif os.fork() == 0: bytearray(3 << 30)\nprint(os.wait()[1])"
+        assert it.run([sys.executable, "-c", hog], env={}, timeout=60) == (0, "9\n")
+        bomb = "import os\nfor i in range(2000):\n    if os.fork() == 0: os.read(os.pipe()[0], 1)"
+        status, said = it.run([sys.executable, "-c", bomb], env={}, timeout=60)
+        assert (status, "BlockingIOError" in said) == (1, True)
+        with pytest.raises(TimeoutExpired):
+            it.run(["sleep", "60"], env={}, timeout=0.5)
+
+
+def test_containers_left_in_the_sandbox_are_gone_with_it(shared_path: str) -> None:
+    texts = [
+        "from minicontainer import Cgroup, Container, state",
+        "Container(['sleep', '1000'], Cgroup()).start(detach=True)",
+        "assert False, state.instance()",
+    ]
+    ends = run(notebook_of(f"{shared_path}/n.ipynb", *texts), "", [0, 1, 2])
+    assert ends[1] is None
+    assert ends[2] is not None
+    instance = ends[2]["text"]
+    assert instance.startswith("minicontainer-")
+    assert instance != state.instance()
+    assert glob.glob(f"/sys/fs/cgroup/**/{instance}", recursive=True) == []
