@@ -19,7 +19,7 @@ import pytest
 
 from minicontainer import linux, overlayfs, state
 from minicontainer.chroot import PivotRoot
-from minicontainer.container import Container
+from minicontainer.container import PIPE, Container
 from minicontainer.container.part import Host, Inside
 from minicontainer.errors import HostError, ImageError, UsageError
 from minicontainer.images.unpack import unpack
@@ -337,6 +337,7 @@ class TestPart:
                 os._exit(status)
         assert os.waitpid(pid, 0)[1] == 0
 
+    @pytest.mark.lab
     def test_the_host_sees_no_mount_and_release_removes_the_directories(self, tmp_path: Path) -> None:
         part = Overlay([layer(tmp_path / "base", file="x")])
         before = Path("/proc/self/mountinfo").read_text()
@@ -348,6 +349,7 @@ class TestPart:
         assert os.listdir(tmp_path / "data/containers") == []
         assert (tmp_path / "base/file").read_text() == "x"
 
+    @pytest.mark.lab
     def test_an_upper_that_was_given_is_kept_and_can_be_used_again(self, tmp_path: Path) -> None:
         base = layer(tmp_path / "base", file="x")
         for act in ("echo y > file", "test $(cat file) = y"):
@@ -407,7 +409,13 @@ class TestContainer:
             monkeypatch.setenv("MINICONTAINER_EXEC_ROOT", f"{top}/exec")
             yield
 
-    @pytest.mark.parametrize("kinds", [("pid",), ("pid", "ipc", "uts", "network", "cgroup", "user")], ids=" ".join)
+    @pytest.mark.parametrize(
+        "kinds",
+        [
+            pytest.param(("pid",), marks=pytest.mark.lab, id="pid"),
+            pytest.param(("pid", "ipc", "uts", "network", "cgroup", "user"), id="user"),
+        ],
+    )
     def test_it_writes_its_own_copy_as_root(self, tmp_path: Path, kinds: tuple[str, ...]) -> None:
         image = tmp_path / "image"
         for name in ("bin", "etc", "dev", "proc", "sys"):
@@ -428,6 +436,23 @@ class TestContainer:
         entry = os.stat(f"{overlay.upperdir}/etc/new")
         assert (entry.st_uid, entry.st_gid) == (0, 0)
         assert Path("/proc/self/mountinfo").read_text() == mounts_before
+
+    @pytest.mark.lab
+    def test_containers_of_one_image_see_nothing_of_each_other(self, tmp_path: Path) -> None:
+        image = tmp_path / "image"
+        for name in ("bin", "dev", "proc", "sys"):
+            (image / name).mkdir(parents=True)
+        shutil.copy("/bin/busybox", image / "bin/sh")
+        layers = [str(image), layer(tmp_path / "over", app="of the image")]
+        act = ["/bin/sh", "-c", "rm /app; echo > /mine; echo done; sleep 60"]
+        look = ["/bin/sh", "-c", "cat /app; echo /mi*; rm -r /bin"]
+        with Container(act, Namespaces("pid"), Overlay(layers), PivotRoot()).start(stdout=PIPE) as one:
+            assert one.stdout is not None
+            with one.stdout:
+                one.stdout.readline()
+            assert Container(look, Namespaces("pid"), Overlay(layers), PivotRoot()).output() == "of the image/mi*\n"
+            assert not os.path.exists(f"/proc/{one.pid}/root/app")
+            assert os.path.exists(f"/proc/{one.pid}/root/bin/sh")
 
 
 class TestRemoval:
