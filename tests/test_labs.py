@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 import nbformat
 import pytest
-from lab_kernel import run_cells, verdict
 
+from labs.checks import kernel
 from tools.labs import ANSWER, learners_copy
 
 if TYPE_CHECKING:
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LABS = sorted(os.path.basename(path).removesuffix(".ipynb") for path in glob.glob(f"{ROOT}/labs/solutions/*.ipynb"))
 WRONG = re.compile(r"^# %% (\w+): (.+)\n# says: (.+)\n", re.MULTILINE)
-CHECK = re.compile(r"^check\.(\w+)\((\w+)\)$", re.MULTILINE)
-"""A cell that checks an exercise: the check's name, and that of what the learner has defined."""
+QUICK = {"MINICONTAINER_LAB_SECONDS": "5"}  # some answers are wrong because they never end
 lab = pytest.mark.parametrize("name", LABS)
 
 
@@ -41,15 +40,6 @@ def solution(name: str) -> NotebookNode:
 def exercises(name: str) -> Exercises:
     module: Exercises = importlib.import_module(f"labs.checks.{name[3:]}").lab
     return module
-
-
-def checks(notebook: NotebookNode) -> list[tuple[int, str, str]]:
-    """The check cells of a lab: index, the check's name, and the name of what it checks."""
-    found = []
-    for index, cell in enumerate(notebook.cells):
-        if cell.cell_type == "code" and (match := CHECK.search(cell.source)):
-            found.append((index, match[1], match[2]))
-    return found
 
 
 def wrong_answers(name: str) -> list[tuple[str, str, str, str]]:
@@ -72,7 +62,7 @@ def test_learners_copy_is_the_solution_without_its_answers(name: str) -> None:
 @lab
 def test_a_lab_has_a_stub_a_check_and_a_hint_for_each_exercise(name: str) -> None:
     notebook = solution(name)
-    found = checks(notebook)
+    found = kernel.checks(notebook)
     assert [check for _, check, _ in found] == list(exercises(name).exercises)
     assert 3 <= len(found) <= 6
     starts = [0, *(index + 1 for index, _, _ in found)]
@@ -89,10 +79,11 @@ def test_a_lab_has_a_stub_a_check_and_a_hint_for_each_exercise(name: str) -> Non
 def test_an_untouched_copy_is_not_attempted(name: str) -> None:
     cells = nbformat.read(f"{ROOT}/labs/{name}.ipynb", as_version=4).cells
     sources = [cell.source for cell in cells if cell.cell_type == "code"]
-    shown = run_cells(f"{ROOT}/labs", sources)
-    said = [verdict(outputs) for source, outputs in zip(sources, shown, strict=True) if CHECK.search(source)]
-    assert [it for it, _ in said] == ["NotAttempted"] * len(exercises(name).exercises), said
-    for (_, text), label in zip(said, exercises(name).exercises.values(), strict=True):
+    shown = kernel.run_cells(f"{ROOT}/labs", sources, environment=QUICK)
+    checked = zip(sources, shown, strict=True)
+    said = [kernel.verdict(outputs) for source, outputs in checked if kernel.CHECK.search(source)]
+    assert [it for it, _, _ in said] == [kernel.NOT_ATTEMPTED] * len(exercises(name).exercises), said
+    for (_, _, text), label in zip(said, exercises(name).exercises.values(), strict=True):
         assert text.startswith(f"… not attempted · {label}\n")
         assert "Traceback" not in text
 
@@ -108,7 +99,7 @@ def test_every_wrong_answer_is_rejected_and_told_what_the_kernel_shows(name: str
     for cell in notebook.cells:
         if cell.cell_type != "code":
             continue
-        if match := CHECK.search(cell.source):
+        if match := kernel.CHECK.search(cell.source):
             right = max(
                 number for number, it in enumerate(sources) if re.search(rf"^(def|class) {match[2]}\b", it, re.M)
             )
@@ -120,13 +111,13 @@ def test_every_wrong_answer_is_rejected_and_told_what_the_kernel_shows(name: str
         else:
             sources.append(cell.source)
     assert len(tried) == len(wrong)
-    shown = run_cells(f"{ROOT}/labs/solutions", sources)
+    shown = kernel.run_cells(f"{ROOT}/labs/solutions", sources, environment=QUICK)
     accepted = []
     for place, what, says in tried:
         assert not shown[place - 1], f"{what}: the cell itself shows {shown[place - 1]}"
-        kind, text = verdict(shown[place])
-        if kind != "NotYet" or not re.search(says, text):
-            accepted.append(f"{what}: {kind}\n{text}\n  and not {says!r}")
+        kind, _, text = kernel.verdict(shown[place])
+        if kind != kernel.NOT_YET or not re.search(says, text):
+            accepted.append(f"{what}: {kind or 'no verdict'}\n{text}\n  and not {says!r}")
     assert not accepted, "\n".join(accepted)
 
 

@@ -1,0 +1,1 @@
+"""For who teaches the course; see README.md."""
