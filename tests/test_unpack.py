@@ -300,18 +300,20 @@ def refused(
 
 class TestEscapes:
     @pytest.mark.parametrize(
-        "name", ["..", "../x", "a/../../x", "a/..", "./../x", "/etc/x", "//x", "a/b/../../../outside/file"]
+        "name",
+        ["..", "../x", "a/../../x", "a/..", "./../x", "{outside}/x", "/{outside}/x", "a/b/../../../outside/file"],
     )
     @pytest.mark.lab
     def test_names_that_leave(self, tmp_path: Path, name: str) -> None:
-        refused(tmp_path, directory("a"), item(name))
+        refused(tmp_path, directory("a"), item(name.format(outside=tmp_path / "outside")))
 
     @pytest.mark.parametrize("name", ["../x", "/etc/x"])
     def test_names_that_leave_are_named(self, tmp_path: Path, name: str) -> None:
         refused(tmp_path, item(name), match=rf"the name {re.escape(name)} (is absolute|has `\.\.`)")
 
+    # Those come first that do no harm to a machine on which a learner's version is led out by them.
     @pytest.mark.lab
-    @pytest.mark.parametrize("target", ["/", "..", "../outside", "{outside}", "/proc/self/root", "a/../../outside"])
+    @pytest.mark.parametrize("target", ["..", "../outside", "{outside}", "a/../../outside", "/proc/self/root", "/"])
     @pytest.mark.parametrize("name", ["link/file", "link/new/file", "link/.wh.file", "link/.wh..wh..opq"])
     def test_through_a_symbolic_link(self, tmp_path: Path, target: str, name: str) -> None:
         target = target.format(outside=tmp_path / "outside")
