@@ -37,6 +37,7 @@ def test_container_has_address_route_and_nothing_else(machine: Machine) -> None:
     assert all(link["ifname"] in ("lo", bridge_name()) or link["master"] == bridge_name() for link in ours.values())
 
 
+@pytest.mark.lab
 def test_container_reaches_gateway_and_another_container(machine: Machine) -> None:
     one, two = machine.start(Bridge()), machine.start(Bridge())
     assert one.address != two.address
@@ -47,6 +48,7 @@ def test_container_reaches_gateway_and_another_container(machine: Machine) -> No
     assert machine.call("tcp", two.address, 7) == "two sees 172.29.0.1"
 
 
+@pytest.mark.lab
 def test_outside_sees_the_hosts_address(machine: Machine) -> None:
     near, far = machine.neighbour("198.51.100", "eth0"), machine.neighbour("203.0.113", "eth1")
     container = machine.start(Bridge())
@@ -57,6 +59,7 @@ def test_outside_sees_the_hosts_address(machine: Machine) -> None:
         assert container.call(protocol, far.address, 7) == "far sees 203.0.113.1"
 
 
+@pytest.mark.lab
 def test_packets_on_the_wire_carry_no_container_address(machine: Machine) -> None:
     near = machine.neighbour()
     container = machine.start(Bridge())
@@ -253,6 +256,29 @@ def test_last_container_takes_everything_with_it(machine: Machine) -> None:
     assert bridge_name() in machine.view()["links"]
     assert "8081" in machine.ruleset()
     assert "8080" not in machine.ruleset()
+    machine.end(two)
+    assert machine.view() == before
+
+
+@pytest.mark.lab
+def test_nobody_gets_in_uninvited(machine: Machine) -> None:
+    near, inside = machine.neighbour(), machine.start(Bridge())
+    inside.serve("tcp", 81, "it")
+    near.run("ip", "route", "add", f"{inside.address}/32", "via", "198.51.100.1")
+    assert near.call("tcp", inside.address, 81, timeout=0.5) == "TimeoutError"
+    assert machine.call("tcp", inside.address, 81).startswith("it sees"), "but the host does"
+
+
+@pytest.mark.lab
+def test_every_container_takes_its_own_with_it_and_the_last_one_the_rest(machine: Machine) -> None:
+    before = machine.view()
+    one, two = machine.start(Bridge()), machine.start(Bridge())
+    both = machine.view()
+    assert len(both["links"]) == len(before["links"]) + 3
+    machine.end(one)
+    assert len(machine.view()["links"]) == len(both["links"]) - 1
+    two.serve("tcp", 7, "two")
+    assert machine.call("tcp", two.address, 7).startswith("two sees"), "the other one is not disturbed"
     machine.end(two)
     assert machine.view() == before
 
