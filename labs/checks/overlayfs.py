@@ -14,13 +14,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from labs.checks.engine import module_tests
-from labs.checks.frame import Lab, attempt, expect
+from labs.checks.frame import Attempt, Lab, attempt, expect
 from minicontainer import Container, Namespaces, PivotRoot, linux, overlayfs, state
 from minicontainer.errors import ContainerError
 from minicontainer.images.unpack import unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Any
 
     from minicontainer import Part
 
@@ -48,7 +49,7 @@ def stack(answer: Callable[[list[str], str, str, str], None]) -> str:
             _tree(names[2], {"one": "changed", "d/new": "new"})
             return seen
 
-        seen = attempt(ask, answer).value
+        seen = _seen(attempt(ask, answer))
         expect(
             seen["type"] == "overlay", saw=f"merged is {seen['type'] or 'no mount'}", wanted="a mount of type overlay"
         )
@@ -98,7 +99,7 @@ def erase(answer: Callable[[str, str], None]) -> str:
             with overlayfs.mounted([base], f"{top}/container", f"{top}/merged") as merged:
                 return sorted(_files(merged, also_directories=True))
 
-        seen = attempt(ask, answer).value
+        seen = _seen(attempt(ask, answer))
         for what, path in ERASED.items():
             expect(path not in seen, saw=f"{what}, {path}, is still in the merged tree", wanted="that it is gone")
         stays = ["etc", "etc/deep", "etc/deep/group", "etc/hosts", "mine", "stays"]
@@ -135,11 +136,12 @@ def changes(answer: Callable[[str, list[str]], dict[str, str]]) -> str:
             written = set(_files(f"{top}/container/upper"))
             kinds = {"added": after - before, "deleted": before - after, "changed": before & after & written}
             wanted = {f"/{path}": kind for kind, paths in kinds.items() for path in paths}
-            return {"wanted": wanted, "got": answer(f"{top}/container/upper", list(layers))}
+            got = answer(f"{top}/container/upper", list(layers))
+            return {"wanted": wanted, "got": got if isinstance(got, dict) else repr(got)}
 
-        value = attempt(ask, answer).value
+        value = _seen(attempt(ask, answer))
         got, wanted = value["got"], value["wanted"]
-        expect(isinstance(got, dict), saw=f"yours is {got!r}", wanted="a dict: path → added, changed or deleted")
+        expect(isinstance(got, dict), saw=f"yours is {got}", wanted="a dict: path → added, changed or deleted")
         for path in sorted(wanted):
             yours = got.get(path, "nothing")
             expect(yours == wanted[path], saw=f"{path} was {wanted[path]}, yours says {yours}", wanted=wanted[path])
@@ -181,8 +183,8 @@ def pack(answer: Callable[[str, str], None]) -> str:
             with overlayfs.mounted([base, f"{top}/new"], None, merged):
                 return {**_files(merged), "mode": oct(os.stat(f"{merged}/etc/new").st_mode & 0o7777)}
 
-        wanted = attempt(change, change).value
-        expect(attempt(ask, answer).value["written"], saw="no archive", wanted="a file at the path that `archive` is")
+        wanted = _seen(attempt(change, change))
+        expect(_seen(attempt(ask, answer))["written"], saw="no archive", wanted="a file at the path that `archive` is")
         listed = subprocess.run(["tar", "-tf", archive], capture_output=True, text=True)
         expect(
             listed.returncode == 0,
@@ -198,7 +200,7 @@ def pack(answer: Callable[[str, str], None]) -> str:
                 unpack(stream, f"{top}/new")
             except ContainerError as error:
                 expect(False, saw=f"the engine refuses the archive: {error}", wanted="one that it can unpack")
-        seen = attempt(look, answer).value
+        seen = _seen(attempt(look, answer))
         mode = seen.pop("mode") if "etc/new" in seen else ""
         back = sorted(set(seen) - set(wanted))
         expect(not back, saw=f"with your layer on top, {', '.join(back)} is there", wanted="what was deleted is gone")
@@ -212,7 +214,7 @@ def pack(answer: Callable[[str, str], None]) -> str:
 
 
 @lab.exercise("your Overlay, in the engine")
-def overlay(answer: type[Part]) -> str:
+def overlay(answer: Callable[..., Part]) -> str:
     """Three containers with it; then the engine uses it, and the module's own tests run."""
     with _scratch() as top:
         base = _tree(f"{top}/base", {"motd": "of the image\n"})
@@ -235,7 +237,7 @@ def overlay(answer: type[Part]) -> str:
             place = f"{state.data_root()}/containers"
             return {**seen, "left": os.listdir(place) if os.path.isdir(place) else [], "image": _read(f"{base}/motd")}
 
-        seen = attempt(ask, answer, Namespaces("mount")).value
+        seen = _seen(attempt(ask, answer, Namespaces("mount")))
         expect(seen["first"] == "of the image\n/app\n", saw=f"a container reads {seen['first']!r}", wanted="the layers")
         expect(seen["image"] == "of the image\n", saw="the layer has changed", wanted="a layer that nobody writes to")
         expect(
@@ -263,6 +265,12 @@ def _scratch() -> Iterator[str]:
         yield folder
 
 
+def _seen(attempted: Attempt) -> Any:
+    """What the attempt returned: something, unless the answer has ended its process."""
+    expect(attempted.value is not None, saw=f"the process ended with {attempted.status}", wanted="that it returns")
+    return attempted.value
+
+
 def _private() -> None:
     linux.unshare(linux.CLONE_NEWNS)
     linux.mount(None, "/", None, linux.MS_REC | linux.MS_PRIVATE)
@@ -287,6 +295,8 @@ def _files(top: str, *, also_directories: bool = False) -> dict[str, str]:
     for directory, directories, names in os.walk(top):
         for name in names:
             path = os.path.join(directory, name)
+            if not os.path.lexists(path):  # a whiteout in an opaque directory is listed, and cannot be found
+                continue
             regular = stat.S_ISREG(os.lstat(path).st_mode)
             if regular or also_directories:
                 found[os.path.relpath(path, top)] = _read(path) if regular else ""

@@ -76,7 +76,7 @@ def erase(upper, path):
 
 
 # %% erase: the directory is made opaque, and its other files go too
-# says: etc/deep/group, etc/hosts has gone too|etc/deep/group has gone too
+# says: etc/deep/group has gone too
 def erase(upper, path):
     place = os.path.join(upper, path)
     if os.path.isdir(place):
@@ -122,7 +122,7 @@ def erase(upper, path):
 
 
 # %% changes: a whiteout is taken for a file
-# says: /etc/app was deleted, yours says changed
+# says: was (added|deleted), yours says changed
 def changes(upper, layers):
     found = {}
     for directory, _, names in os.walk(upper):
@@ -184,6 +184,12 @@ def changes(upper, layers):
     return found
 
 
+# %% changes: a set of names
+# says: yours is \{.*\nExpected: +a dict
+def changes(upper, layers):
+    return {name for _, _, names in os.walk(upper) for name in names}
+
+
 # %% changes: paths without the slash
 # says: /again was added, yours says nothing
 def changes(upper, layers):
@@ -242,7 +248,7 @@ def pack(upper, archive):
 
 
 # %% pack: the prefix before the whole path
-# says: etc/deep/old is there
+# says: the engine refuses the archive: the name .wh.etc/deep/old is below a whiteout
 def pack(upper, archive):
     with tarfile.open(archive, "w") as tar:
         for directory, directories, names in os.walk(upper):
@@ -277,6 +283,12 @@ def pack(upper, archive):
                     info.size = os.path.getsize(place)
                     with open(place, "rb") as file:
                         tar.addfile(info, file)
+
+
+# %% pack: it becomes tar, which packs what the directory holds
+# says: the process ended with 0
+def pack(upper, archive):
+    linux.execve("/bin/tar", ["tar", "-cf", archive, "-C", upper, "."], {})
 
 
 # %% pack: no archive
