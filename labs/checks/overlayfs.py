@@ -14,14 +14,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from labs.checks.engine import module_tests
-from labs.checks.frame import Attempt, Lab, attempt, expect
+from labs.checks.frame import Lab, attempt, expect
 from minicontainer import Container, Namespaces, PivotRoot, linux, overlayfs, state
 from minicontainer.errors import ContainerError
 from minicontainer.images.unpack import unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Any
 
     from minicontainer import Part
 
@@ -49,7 +48,7 @@ def stack(answer: Callable[[list[str], str, str, str], None]) -> str:
             _tree(names[2], {"one": "changed", "d/new": "new"})
             return seen
 
-        seen = _seen(attempt(ask, answer))
+        seen = attempt(ask, answer).value
         expect(
             seen["type"] == "overlay", saw=f"merged is {seen['type'] or 'no mount'}", wanted="a mount of type overlay"
         )
@@ -99,7 +98,7 @@ def erase(answer: Callable[[str, str], None]) -> str:
             with overlayfs.mounted([base], f"{top}/container", f"{top}/merged") as merged:
                 return sorted(_files(merged, also_directories=True))
 
-        seen = _seen(attempt(ask, answer))
+        seen = attempt(ask, answer).value
         for what, path in ERASED.items():
             expect(path not in seen, saw=f"{what}, {path}, is still in the merged tree", wanted="that it is gone")
         stays = ["etc", "etc/deep", "etc/deep/group", "etc/hosts", "mine", "stays"]
@@ -139,7 +138,7 @@ def changes(answer: Callable[[str, list[str]], dict[str, str]]) -> str:
             got = answer(f"{top}/container/upper", list(layers))
             return {"wanted": wanted, "got": got if isinstance(got, dict) else repr(got)}
 
-        value = _seen(attempt(ask, answer))
+        value = attempt(ask, answer).value
         got, wanted = value["got"], value["wanted"]
         expect(isinstance(got, dict), saw=f"yours is {got}", wanted="a dict: path → added, changed or deleted")
         for path in sorted(wanted):
@@ -183,8 +182,8 @@ def pack(answer: Callable[[str, str], None]) -> str:
             with overlayfs.mounted([base, f"{top}/new"], None, merged):
                 return {**_files(merged), "mode": oct(os.stat(f"{merged}/etc/new").st_mode & 0o7777)}
 
-        wanted = _seen(attempt(change, change))
-        expect(_seen(attempt(ask, answer))["written"], saw="no archive", wanted="a file at the path that `archive` is")
+        wanted = attempt(change, change).value
+        expect(attempt(ask, answer).value["written"], saw="no archive", wanted="a file at the path that `archive` is")
         listed = subprocess.run(["tar", "-tf", archive], capture_output=True, text=True)
         expect(
             listed.returncode == 0,
@@ -200,7 +199,7 @@ def pack(answer: Callable[[str, str], None]) -> str:
                 unpack(stream, f"{top}/new")
             except ContainerError as error:
                 expect(False, saw=f"the engine refuses the archive: {error}", wanted="one that it can unpack")
-        seen = _seen(attempt(look, answer))
+        seen = attempt(look, answer).value
         mode = seen.pop("mode") if "etc/new" in seen else ""
         back = sorted(set(seen) - set(wanted))
         expect(not back, saw=f"with your layer on top, {', '.join(back)} is there", wanted="what was deleted is gone")
@@ -237,7 +236,7 @@ def overlay(answer: Callable[..., Part]) -> str:
             place = f"{state.data_root()}/containers"
             return {**seen, "left": os.listdir(place) if os.path.isdir(place) else [], "image": _read(f"{base}/motd")}
 
-        seen = _seen(attempt(ask, answer, Namespaces("mount")))
+        seen = attempt(ask, answer, Namespaces("mount")).value
         expect(seen["first"] == "of the image\n/app\n", saw=f"a container reads {seen['first']!r}", wanted="the layers")
         expect(seen["image"] == "of the image\n", saw="the layer has changed", wanted="a layer that nobody writes to")
         expect(
@@ -263,12 +262,6 @@ def _scratch() -> Iterator[str]:
     os.makedirs(state.data_root(), exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="lab-05-", dir=state.data_root()) as folder:
         yield folder
-
-
-def _seen(attempted: Attempt) -> Any:
-    """What the attempt returned: something, unless the answer has ended its process."""
-    expect(attempted.value is not None, saw=f"the process ended with {attempted.status}", wanted="that it returns")
-    return attempted.value
 
 
 def _private() -> None:

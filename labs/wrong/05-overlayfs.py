@@ -286,7 +286,7 @@ def pack(upper, archive):
 
 
 # %% pack: it becomes tar, which packs what the directory holds
-# says: the process ended with 0
+# says: never came back from pack: it became another program
 def pack(upper, archive):
     linux.execve("/bin/tar", ["tar", "-cf", archive, "-C", upper, "."], {})
 
