@@ -6,6 +6,7 @@ a process that ends with the attempt. Nothing reaches the real host's network.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -22,7 +23,7 @@ from minicontainer import Container, Namespaces, linux
 from minicontainer.errors import ContainerError
 from minicontainer.network import links
 from minicontainer.network.addresses import Subnet
-from minicontainer.network.netlink import Netlink, attributes
+from minicontainer.network.netlink import NLM_F_CREATE, Netlink, attribute, attributes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -165,7 +166,7 @@ def way_out(answer: Callable[[str, str], object]) -> str:
     def ask() -> dict[str, Any]:
         box, other, internet = _bridged("box"), _bridged("other"), _outside()
         for machine, address in ((box, BOX), (other, OTHER)):
-            _at(machine, lambda address=address: _reachable(address))
+            _at(machine, functools.partial(_reachable, address))
         _at(internet, lambda: _route(NETWORK, HOST))
         linux.write("/proc/sys/net/ipv4/ip_forward", "0")
         _nft("table ip somebodys { chain input { type filter hook input priority 0; counter\n }\n }")
@@ -376,10 +377,10 @@ def _outside() -> int:
 def _route(network: str, gateway: str) -> None:
     subnet = Subnet.parse(network)
     header = links._rtmsg.pack(socket.AF_INET, subnet.length, 0, 0, links.RT_TABLE_MAIN, links.RTPROT_BOOT, 0, 1, 0)
-    target = links.attribute(links.RTA_DST, subnet.first.to_bytes(4, "big"))
-    via = links.attribute(links.RTA_GATEWAY, socket.inet_aton(gateway))
+    target = attribute(links.RTA_DST, subnet.first.to_bytes(4, "big"))
+    via = attribute(links.RTA_GATEWAY, socket.inet_aton(gateway))
     with Netlink() as netlink:
-        netlink.change("RTM_NEWROUTE", network, links.RTM_NEWROUTE, links.NLM_F_CREATE, header + target + via)
+        netlink.change("RTM_NEWROUTE", network, links.RTM_NEWROUTE, NLM_F_CREATE, header + target + via)
 
 
 def _address(name: str, address: str) -> None:
