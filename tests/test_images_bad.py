@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import fcntl
 import os
 import signal
 import subprocess
@@ -515,6 +516,31 @@ def test_interrupted_pull_cleans_up_after_itself(root: str, fake: FakeRegistry) 
         process.wait(timeout=10)
     assert processes_with(root) == []
     assert contents(root) == []
+
+
+def test_session_interrupted_on_its_way_in_or_out_is_swept_by_the_next(
+    root: str, fake: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = fake.serve(MadeImage())
+    pull(name)
+    before = contents(root)
+    lock = fcntl.flock
+
+    def interrupted_with_the_lock(fd: int, how: int) -> None:
+        lock(fd, how)
+        if os.readlink(f"/proc/self/fd/{fd}").endswith("/needs"):
+            raise KeyboardInterrupt
+
+    def interrupted(path: str) -> None:
+        raise KeyboardInterrupt
+
+    for moment, interrupt in (("fcntl.flock", interrupted_with_the_lock), ("_remove", interrupted)):
+        with monkeypatch.context() as change, pytest.raises(KeyboardInterrupt):
+            change.setattr(f"minicontainer.images.session.{moment}", interrupt)
+            with Store().session():
+                pass
+        pull(name)  # in the same process: it must not hold what it has left
+        assert contents(root) == before, moment
 
 
 def test_killed_worker_is_an_error_and_nothing_is_left(root: str, fake: FakeRegistry) -> None:

@@ -30,11 +30,15 @@ class Session:
         self._fd = -1
 
     def __enter__(self) -> Session:
-        with self.store.locked():
-            self.sweep()
-            os.mkdir(self.path, 0o700)
-            self._fd = os.open(f"{self.path}/needs", os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
+        try:
+            with self.store.locked():
+                self.sweep()
+                os.mkdir(self.path, 0o700)
+                self._fd = os.open(f"{self.path}/needs", os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+                fcntl.flock(self._fd, fcntl.LOCK_EX)
+        except BaseException:  # a KeyboardInterrupt too: whoever has not entered is not asked to leave
+            self.__exit__()
+            raise
         return self
 
     def needs(self, digests: Iterable[str]) -> None:
@@ -76,8 +80,12 @@ class Session:
                 os.close(fd)
 
     def __exit__(self, *error: object) -> None:
-        _remove(self.path)
-        os.close(self._fd)
+        try:
+            _remove(self.path)
+        finally:  # else this process would hold what is left until its end, and nobody could sweep it away
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
         with self.store.locked():
             self.sweep()  # the locks of workers that we had to kill
 
