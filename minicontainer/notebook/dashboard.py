@@ -131,7 +131,7 @@ class Dashboard:
             chart.level(times, [(limit or 0) / MIB for _, _, limit in looks], "memory.max", panel=1)
             for axes in chart.panels:
                 axes.set_ylim(bottom=0)
-                axes.legend(loc="upper left", frameon=True, framealpha=0.85, edgecolor="none")
+                axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
         return chart
 
     # ----------------------------------------------------------------------------------------------------- helpers
