@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import json
-import fcntl
 import os
 import signal
 import subprocess
@@ -535,9 +535,9 @@ def test_session_interrupted_on_its_way_in_or_out_is_swept_by_the_next(
         raise KeyboardInterrupt
 
     for moment, interrupt in (("fcntl.flock", interrupted_with_the_lock), ("_remove", interrupted)):
-        with monkeypatch.context() as change, pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as change:
             change.setattr(f"minicontainer.images.session.{moment}", interrupt)
-            with Store().session():
+            with pytest.raises(KeyboardInterrupt), Store().session():
                 pass
         pull(name)  # in the same process: it must not hold what it has left
         assert contents(root) == before, moment
