@@ -181,14 +181,15 @@ def part(answer: Callable[..., Any]) -> str:
     """First where it can do no harm; then the engine uses it, and the module's own tests run."""
 
     def ask() -> str:
-        for kinds in ((), ("ipc",), ("mount",)):
+        for kinds in ((), ("ipc",), ("mount",), ("uts",)):
             Container(["true"], answer(*kinds)).run()
+        Container(["true"], answer("uts", hostname="box")).run()
         return os.uname().nodename
 
     name = attempt(ask, answer, Namespaces("uts", "mount", hostname="the-host")).value
     expect(
         name == "the-host",
-        saw=f"after a container without a uts namespace the host calls itself {name!r}",
+        saw=f"after some containers, with and without a uts namespace, the host calls itself {name!r}",
         wanted="'the-host', as before",
     )
     return module_tests(answer, "minicontainer.namespaces:Namespaces", "test_namespaces.py")

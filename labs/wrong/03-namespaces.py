@@ -308,7 +308,7 @@ def enter(pid, argv):
 
 
 # %% part: the name is set in any case
-# says: without a uts namespace the host calls itself '[0-9a-f]{12}'
+# says: with and without a uts namespace, the host calls itself '([0-9a-f]{12}|box)'
 Right = globals().setdefault("Right", MyNamespaces)  # the solution
 
 
@@ -331,6 +331,17 @@ class MyNamespaces(Right):
 
     def join(self, inside):
         pass
+
+
+# %% part: uts is none of the flags
+# says: the host calls itself 'box'
+Right = globals().setdefault("Right", MyNamespaces)  # the solution
+
+
+class MyNamespaces(Right):
+    def __init__(self, *kinds, hostname=None, join=None):
+        Right.__init__(self, *kinds, hostname=hostname, join=join)
+        self.namespaces &= ~linux.CLONE_NEWUTS
 
 
 # %% part: the group's namespace is forgotten
