@@ -105,7 +105,7 @@ def gallery(directory: Path, image: str) -> None:
             write(directory / f"photos-{year}/srv/gallery/{year}-{number}.jpg", noise.randbytes(megabytes << 19))
 
     write(directory / "catalogue/srv/catalogue.txt", b" ".join(noise.choices(words, k=1_200_000)))
-    for number in range(1500):
+    for number in range(1000):
         write(directory / f"icons/srv/icons/{number:04}.svg", b" ".join(noise.choices(words, k=60)))
     photos("2023", 6)
     photos("2024", 9)
