@@ -1,6 +1,6 @@
 # Two commands do all the set-up: `make lab` and `make test`. Each is quick when nothing has changed.
 
-.PHONY: help lab test test-browser check-lab release-labs progress lint format bench test-v2 lock venv clean
+.PHONY: help lab test test-browser check-lab release-labs progress slides lint format bench test-v2 lock venv clean
 export PYTHON
 SHELL := /bin/bash
 
@@ -11,6 +11,7 @@ help:
 	@echo "make check-lab LAB=02        check your answers to a lab"
 	@echo "make release-labs TO=folder  write the labs' copies for learners (LABS='02 04' for some)"
 	@echo "make progress CLASS=folder   who of a class has solved what"
+	@echo "make slides                  slides for a class, from the notebooks, in slides/"
 	@echo "make lint     style, types and layers only"
 	@echo "make format   let ruff format the code and the notebooks"
 	@echo "make bench    measure, beside crun, runc, podman and docker where they are installed"
@@ -45,6 +46,9 @@ release-labs: venv
 progress: venv
 	@[ -n "$(CLASS)" ] || { echo "name the folder that holds the learners': make progress CLASS=class" >&2; exit 2; }
 	@.venv/bin/python -m labs.instructor.progress "$(CLASS)" $(if $(CHART),--chart "$(CHART)")
+
+slides: venv
+	@.venv/bin/python -m labs.instructor.slides $(NOTEBOOKS)
 
 lint: venv
 	@tools/lint.sh

@@ -113,6 +113,8 @@ def table(results: Results) -> str:
 
 def chart(results: Results) -> bytes:
     """The same as a picture, a PNG: how many learners stand where, exercise by exercise."""
+    from matplotlib.ticker import MaxNLocator
+
     from minicontainer.notebook import BLUE, ORANGE, Chart
 
     exercises = [it for found in labs().values() for it in found]
@@ -125,7 +127,7 @@ def chart(results: Results) -> bytes:
         picture.axes.bar(exercises, counts, bottom=bottom, color=colour, hatch=hatch, label=verdict)
         bottom = [one + other for one, other in zip(bottom, counts, strict=True)]
     picture.axes.set_ylim(0, max(1, len(results)))
-    picture.axes.yaxis.get_major_locator().set_params(integer=True)
+    picture.axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     picture.axes.tick_params(axis="x", rotation=90)
     picture.axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0.6, 1.0), ncols=2)
     return picture.png()
@@ -133,7 +135,8 @@ def chart(results: Results) -> bytes:
 
 def _read(path: str) -> nbformat.NotebookNode:
     try:
-        return nbformat.read(path, as_version=4)
+        notebook: nbformat.NotebookNode = nbformat.read(path, as_version=4)
+        return notebook
     except Exception as error:  # nbformat raises what JSON, its schema and its converters raise
         raise ValueError(f"not a notebook: {type(error).__name__}") from None
 
