@@ -694,6 +694,13 @@ containers = [
     assert eventually(lambda: not marked(mark)), marked(mark)
 
 
+def test_a_shared_spawner_that_somebody_hung_up_on_is_replaced(thread: None) -> None:
+    """An interrupt may fall between hanging up on the old one and starting the new one."""
+    assert Container(["sh", "-c", "exit 3"]).run() == 3
+    spawner.shared().release()
+    assert Container(["sh", "-c", "exit 4"]).run() == 4
+
+
 def test_the_shared_spawner_is_one_process_for_all(thread: None) -> None:
     first = Container(["sleep", "1000"]).start()
     second = Container(["sleep", "1000"]).start()

@@ -106,7 +106,9 @@ class Spawner:
         return message["pid"], fds[0]
 
     def alive(self) -> bool:
-        if self.owner != os.getpid():
+        """Whether it can be asked: it is ours, nobody has hung up, and it has neither died nor said what nobody heard
+        (an interrupted program does not wait for its answer)."""
+        if self.owner != os.getpid() or self._channel.fileno() < 0:
             return False
         poll = select.poll()
         with self._lock:  # between two requests: an answer to another thread's would look like the end

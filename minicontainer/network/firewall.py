@@ -260,7 +260,7 @@ class Nft:
     def wait(self) -> bytes:
         """What it wrote, when it has ended. Raises HostError with what it complains of."""
         try:
-            status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            status = os.waitstatus_to_exitcode(self._ended())
             _stdin, stdout, stderr = self.files
             if status != 0:
                 complaint = os.pread(stderr, 4096, 0).decode(errors="replace").strip()
@@ -271,6 +271,16 @@ class Nft:
             return os.pread(stdout, os.fstat(stdout).st_size, 0)
         finally:
             self._close()
+
+    def _ended(self) -> int:
+        try:
+            return os.waitpid(self.pid, 0)[1]
+        except KeyboardInterrupt:
+            try:
+                os.waitpid(self.pid, 0)  # a matter of milliseconds, and nobody else would reap it
+            except ChildProcessError:
+                pass  # it was reaped already when the interrupt came
+            raise
 
     def _close(self) -> None:
         for fd in self.files:
