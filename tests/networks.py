@@ -182,6 +182,7 @@ def machine(roots: None) -> Iterator[Machine]:
     machine = Machine()
     try:
         machine.run("ip", "link", "set", "lo", "up")
+        linux.write("/proc/sys/net/ipv4/ip_forward", "0")  # a new namespace begins with what the real host has
         yield machine
     finally:
         machine.close()
