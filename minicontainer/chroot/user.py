@@ -33,7 +33,7 @@ class User(Part):
     def seal(self, inside: Inside) -> None:
         uid, gid, groups, home = resolve(self.user)
         inside.env.setdefault("HOME", home)
-        _give_streams(uid)
+        give_streams(uid)
         linux.setgroups(groups)
         linux.setresgid(gid)
         linux.setresuid(uid)
@@ -76,7 +76,7 @@ def _group(group: str) -> int:
     raise UsageError(f"the container's /etc/group has no group {group!r}", hint="give a number, or add the group")
 
 
-def _give_streams(uid: int) -> None:
+def give_streams(uid: int) -> None:
     """Make `uid` the owner of those standard streams that are pipes, or a terminal of the container's own.
 
     Or it could write to them but not open them anew, as `echo > /dev/stdout` does. The host's terminals and files,

@@ -23,6 +23,7 @@ import sys
 
 from minicontainer import linux
 from minicontainer.container import init
+from minicontainer.container.channel import Channel
 from minicontainer.container.part import Inside
 from minicontainer.errors import CommandNotExecutable, CommandNotFound, ContainerError
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
 
-    from minicontainer.container.channel import Channel
     from minicontainer.container.part import Part
 
 MOMENTS = ("join", "mount", "enter", "seal")
@@ -40,7 +40,11 @@ MAX_INTERPRETER = 256  # BINPRM_BUF_SIZE: as much of a "#!" line as the kernel r
 
 
 class Plan:
-    """All that the process has to know. Travels to a spawner's child by pickle."""
+    """All that the process has to know. Travels to a spawner's child by pickle.
+
+    `keep` descriptors after the standard streams (3, 4, …) stay open in the command. A process that `outlives` is not
+    tied to its maker's life once all its parts are sealed.
+    """
 
     def __init__(
         self,
@@ -55,10 +59,13 @@ class Plan:
         traced: bool,
         fail_at: int,
         fail_errno: int,
+        keep: int = 0,
+        outlives: bool = False,
     ) -> None:
         self.argv, self.function, self.env, self.cwd = argv, function, env, cwd
         self.hostname, self.parts = hostname, parts
         self.init, self.traced, self.fail_at, self.fail_errno = init, traced, fail_at, fail_errno
+        self.keep, self.outlives = keep, outlives
 
 
 def become(plan: Plan, channel: Channel, stdio: tuple[int, int, int], parent: int) -> NoReturn:
@@ -87,7 +94,7 @@ def _build(plan: Plan, channel: Channel, stdio: tuple[int, int, int], parent: in
     reporter.at("Container", "prepare")
     tie_to(parent)
     _reset_signals()
-    parent = _take_descriptors(stdio, channel, parent)
+    parent = _take_descriptors(stdio, channel, parent, plan.keep)
     linux.setsid()
 
     go = channel.receive()
@@ -97,6 +104,8 @@ def _build(plan: Plan, channel: Channel, stdio: tuple[int, int, int], parent: in
     inside = Inside(list(plan.argv), dict(plan.env), plan.cwd, plan.hostname)
     inside.fds = dict(zip(message["gifts"], fds, strict=True))
     inside.give_back = lambda name, fd: channel.send({"gift": name}, [fd])
+    inside.ask = lambda question: _ask(channel, question)
+    inside.report_to = reporter.report_to
 
     importing, root = tuple(list(finders) for finders in _import_system()), _root()
     for moment in MOMENTS:
@@ -111,8 +120,11 @@ def _build(plan: Plan, channel: Channel, stdio: tuple[int, int, int], parent: in
             getattr(part, moment)(inside)
 
     reporter.at("Container", "seal")
-    tie_to(parent)  # again: setresuid clears it, prctl(2)
-    linux.close_range(3, flags=linux.CLOSE_RANGE_CLOEXEC)
+    if plan.outlives:
+        linux.prctl(linux.PR_SET_PDEATHSIG, 0)
+    else:
+        tie_to(parent)  # again: setresuid clears it, prctl(2)
+    linux.close_range(3 + plan.keep, flags=linux.CLOSE_RANGE_CLOEXEC)
     if plan.function is not None:
         reporter.at("Container", "call")
         if _root() == root:  # it is still the host's own files that it would import
@@ -143,8 +155,17 @@ def _reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
-def _take_descriptors(stdio: tuple[int, int, int], channel: Channel, parent: int) -> int:
-    """Make `stdio` 0, 1 and 2, keep the channel and `parent` (returned: it may move), and close everything else.
+def _ask(channel: Channel, question: str) -> dict[str, Any]:
+    channel.send({"ask": question})
+    answer = channel.receive()
+    if answer is None:
+        os._exit(70)  # the host's side gave up or died
+    return answer[0]
+
+
+def _take_descriptors(stdio: tuple[int, int, int], channel: Channel, parent: int, keep: int) -> int:
+    """Make `stdio` 0, 1 and 2, keep `keep` more after them, the channel and `parent` (returned: it may move), and
+    close everything else.
 
     Nothing of the host's reaches the container. Any of them may be in the way of 0, 1 and 2, in any order: a program
     that has closed its own gets these numbers for whatever it opens next.
@@ -154,7 +175,7 @@ def _take_descriptors(stdio: tuple[int, int, int], channel: Channel, parent: int
     parent = parent if parent > 2 else _dup_high(parent)
     for target, fd in enumerate(above):
         linux.dup2(fd, target)
-    first = 3
+    first = 3 + keep
     for fd in sorted([*channel.descriptors(), parent]):
         if first < fd:
             linux.close_range(first, fd - 1)
@@ -271,6 +292,9 @@ class _Reporter:
         self.channel = channel
         self.watcher: linux.Watch | None = None
         self.part = self.moment = ""
+
+    def report_to(self, fd: int) -> None:
+        self.channel = Channel(fd)
 
     def at(self, part: str, moment: str) -> None:
         self.part, self.moment = part, moment

@@ -85,10 +85,22 @@ class Inside:
         """What the host's side gave, by name."""
         self.give_back: Callable[[str, int], None] = _nobody_listens
         """Hand an open descriptor to the host's side: `host.given_back[name]` once the command runs."""
+        self.ask: Callable[[str], dict[str, Any]] = _nobody_answers
+        """Wait here until the host's side has answered a question of this name (chapter 9's runtime does)."""
+        self.report_to: Callable[[int], None] = _nobody_hears
+        """Tell what follows (a failure, the exec) to another listener, on a connected socket."""
 
 
 def _nobody_listens(name: str, fd: int) -> None:
     raise RuntimeError(f"no host's side to give {name} to")
+
+
+def _nobody_answers(question: str) -> dict[str, Any]:
+    raise RuntimeError(f"no host's side to answer {question}")
+
+
+def _nobody_hears(fd: int) -> None:
+    raise RuntimeError("no process to report for")
 
 
 class Part:
