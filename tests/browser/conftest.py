@@ -48,7 +48,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The link that `make lab` prints."""
+    """The link that `make lab` prints; its settings are in LAB_HOME."""
     before = leaks.snapshot("instance")
     place = tmp_path_factory.mktemp("lab")
     for folder in ("notebooks", "labs"):
@@ -58,7 +58,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (place / "home" / "config" / "jupyter_lab_config.json").write_text('{"LabApp": {"expose_app_in_browser": true}}')
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    environment = {**os.environ, "LAB_DIR": str(place), "LAB_HOME": str(place / "home"), "PORT": str(port)}
+    os.environ["LAB_HOME"] = str(place / "home")
+    environment = {**os.environ, "LAB_DIR": str(place), "PORT": str(port)}
     with (
         open(place / "log", "wb") as log,
         subprocess.Popen(
@@ -134,7 +135,9 @@ def pictures() -> Path:
 
 @pytest.fixture
 def lab(server: str, browser: Browser, pictures: Path) -> Iterator[Lab]:
-    """A fresh browser profile on JupyterLab, with its workspace empty."""
+    """A fresh browser profile on JupyterLab, and its memory of what was open, and how it looked, gone."""
+    for memory in ("workspaces", "user-settings"):
+        shutil.rmtree(f"{os.environ['LAB_HOME']}/config/lab/{memory}", ignore_errors=True)
     context = browser.new_context(viewport={"width": 1280, "height": 1400})
     page = context.new_page()
     yield Lab(page, server, pictures)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
 MINUTES = 60_000
+NOTEBOOK = ".jp-NotebookPanel:not(.lm-mod-hidden)"
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 
 
@@ -35,7 +36,7 @@ class Lab:
         self._ready()
 
     def _ready(self) -> None:
-        self.page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=2 * MINUTES)
+        self.page.wait_for_selector(f"{NOTEBOOK} .jp-Cell", timeout=2 * MINUTES)
         # the toolbar says idle before there is a kernel; the status bar tells of the real one
         self.page.wait_for_function(
             "[...document.querySelectorAll('.jp-StatusBar-Widget *')].some(it => / \\| Idle/.test(it.textContent))",
@@ -90,7 +91,7 @@ class Lab:
                            return notebook.scrollToItem(number, 'center') }""",
             number,
         )
-        found = self.page.locator(f".jp-Notebook [data-windowed-list-index='{number}']")
+        found = self.page.locator(f"{NOTEBOOK} [data-windowed-list-index='{number}']")
         found.wait_for(timeout=MINUTES)
         return found
 
@@ -126,7 +127,7 @@ class Lab:
 
     def pictures_of_all(self, name: str) -> None:
         """Keep the whole notebook, page by page, from top to bottom."""
-        inside = ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-WindowedPanel-outer"
+        inside = f"{NOTEBOOK} .jp-WindowedPanel-outer"
         self.page.evaluate("selector => document.querySelector(selector).scrollTo(0, 0)", inside)
         for number in range(60):
             self.page.wait_for_timeout(400)  # for cells that come into sight to be drawn
