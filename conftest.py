@@ -125,7 +125,9 @@ def nothing_leaks() -> Iterator[None]:
 
 
 def _images() -> set[str]:
-    return {entry.name for entry in Store().entries()}
+    """Every image, by its name, or by its id where a newer one has taken the name away."""
+    store = Store()
+    return {entry.name or store.id(entry) for entry in store.entries()}
 
 
 _notebook: tuple[set[str], leaks.Snapshot] | None = None
