@@ -27,6 +27,7 @@ from minicontainer import Cgroup, Container, leaks
 from minicontainer.container import DEVNULL
 from minicontainer.errors import ContainerError, StartError, TimeoutExpired
 from minicontainer.notebook import Shown
+from minicontainer.notebook.show import inline
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,7 +76,7 @@ class Correct(Shown):
 
     def __init__(self, exercise: str, said: str) -> None:
         head = f"✓ correct · {exercise}"
-        super().__init__("text/html", f"<b>{html.escape(head)}</b><br>{html.escape(said)}", f"{head}\n{said}")
+        super().__init__("text/html", f"<b>{html.escape(head)}</b><br>{inline(said)}", f"{head}\n{said}")
 
 
 class Lab:
