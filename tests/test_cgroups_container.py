@@ -51,6 +51,7 @@ def places(text: str) -> set[str]:
     return {line.split(":", 2)[2] for line in text.splitlines()}
 
 
+@pytest.mark.lab
 def test_the_command_finds_itself_in_its_group_with_its_limits() -> None:
     part = Cgroup(memory="64M", cpus=0.5, pids=20)
     container = Container(["cat", "/proc/self/cgroup"], part)
@@ -79,11 +80,13 @@ def test_limits_are_in_the_kernels_files_and_change_while_it_runs() -> None:
         group["memory.max"]
 
 
+@pytest.mark.lab
 def test_too_much_memory_is_a_kill() -> None:
     limit = Cgroup(memory="24M", swap=0)
     assert Container(["tail", "/dev/zero"], limit).run() == 128 + signal.SIGKILL
 
 
+@pytest.mark.lab
 def test_its_own_cgroup_namespace_begins_at_its_group() -> None:
     text = Container(["cat", "/proc/self/cgroup"], Cgroup(pids=20), Namespaces("cgroup", "pid")).output()
     assert "0::/" in text.splitlines() or layout().version == "v1"
@@ -91,6 +94,7 @@ def test_its_own_cgroup_namespace_begins_at_its_group() -> None:
     assert not any(".." in place for place in places(text))
 
 
+@pytest.mark.lab
 def test_exec_joins_the_group_and_leaves_it_as_it_was() -> None:
     part = Cgroup(pids=20)
     with Container(["sleep", "60"], part) as container:
@@ -101,6 +105,7 @@ def test_exec_joins_the_group_and_leaves_it_as_it_was() -> None:
         assert part.group["pids.max"] == "20"
 
 
+@pytest.mark.lab
 def test_what_it_left_running_is_killed() -> None:
     container = Container(["sh", "-c", "sleep 300 >/dev/null 2>&1 & echo $!"], Cgroup())
     survivor = int(container.output())
