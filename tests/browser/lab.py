@@ -120,6 +120,7 @@ class Lab:
         self.page.wait_for_function(
             "light => document.body.dataset.jpThemeLight === light", arg=str(name == "light").lower(), timeout=MINUTES
         )
+        self.page.locator("#jupyterlab-splash").wait_for(state="detached", timeout=MINUTES)
 
     def picture(self, name: str) -> None:
         """Keep what is in sight."""

@@ -41,6 +41,7 @@ def test_a_check_says_not_attempted_then_not_yet_then_correct(lab: Lab) -> None:
     lab.run(stub)
     assert "✓ correct" in lab.run(check)
     assert "✓ correct" in lab.cell(check).inner_text()
+    assert "kill -KILL $$" in lab.cell(check).inner_text(), "a shell's $$ is no mathematics"
     for theme in ("light", "dark"):
         lab.theme(theme)
         lab.picture(f"lab-01-correct-{theme}")
