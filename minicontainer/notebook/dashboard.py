@@ -59,7 +59,7 @@ class Dashboard:
         from ipywidgets import Button, HBox, Image, IntSlider, Label, VBox  # type: ignore[import-untyped]
 
         self.make, self.seconds, self.interval = make, seconds, interval
-        wide: dict[str, Any] = {"style": {"description_width": "8.5em"}, "layout": {"width": "26em"}}
+        wide: dict[str, Any] = {"style": {"description_width": "10em"}, "layout": {"width": "26em"}}
         self.cpu = IntSlider(cpu, 5, 200, 5, description="CPU limit (%)", **wide)
         self.memory = IntSlider(memory, 16, 256, 8, description="Memory limit (MiB)", **wide)
         self.status = Label("not started")
