@@ -57,7 +57,8 @@ elif compgen -G '/boot/vmlinuz-*' >/dev/null; then
     mkdir "$work/boot"
     as_root "only root may read the kernel's file" cp "$(ls -v /boot/vmlinuz-* | tail -n 1)" "$work/boot"
 else
-    without "apt-get could not download a kernel, and there is none in /boot: $(tail -n 1 "$work/log")"
+    why=$(tail -n 1 "$work/log")
+    without "apt-get could not download a kernel (${why:-its lists know none}), and there is none in /boot"
 fi
 
 mkdir -p "$work/initramfs/bin" "$work/initramfs/proc"
