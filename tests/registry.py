@@ -151,8 +151,11 @@ class _TokenHandler(http.server.BaseHTTPRequestHandler):
         if shown and shown != self.server.basic:
             self._answer(401, {"details": "incorrect username or password"})
             return
-        kind, name, actions = scope.split(":")
-        allowed = actions.split(",") if shown else [action for action in actions.split(",") if action == "pull"]
+        access = []
+        if scope:  # who only logs in asks for none
+            kind, name, actions = scope.split(":")
+            allowed = actions.split(",") if shown else [action for action in actions.split(",") if action == "pull"]
+            access = [{"type": kind, "name": name, "actions": allowed}]
         now = int(time.time())
         claims = {
             "iss": "tests",
@@ -162,7 +165,7 @@ class _TokenHandler(http.server.BaseHTTPRequestHandler):
             "iat": now,
             "exp": now + 300,
             "jti": os.urandom(8).hex(),
-            "access": [{"type": kind, "name": name, "actions": allowed}],
+            "access": access,
         }
         self._answer(200, {"token": self.server.sign(claims), "expires_in": 300})
 

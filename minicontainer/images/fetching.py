@@ -24,12 +24,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 from minicontainer import linux
 from minicontainer.errors import ContainerError, ImageError
 from minicontainer.images.compression import CHUNK, Ahead, inflate
+from minicontainer.images.failures import BrokenConnection
 from minicontainer.images.manifest import DOCKER_LAYER, OCI_LAYER, Descriptor
 from minicontainer.images.reference import Reference
 from minicontainer.images.registry import Registry
 from minicontainer.images.store import Store, host_error
 from minicontainer.images.tar import Limits
-from minicontainer.images.transport import ATTEMPTS, BrokenConnection
+from minicontainer.images.transport import ATTEMPTS
 from minicontainer.images.unpack import unpack
 
 if TYPE_CHECKING:

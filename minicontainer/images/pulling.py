@@ -32,7 +32,7 @@ from minicontainer.images.registry import Registry
 from minicontainer.images.store import Entry, Store, host_error
 
 if TYPE_CHECKING:
-    from minicontainer.images.auth import Credentials
+    from minicontainer.images.credentials import Credentials
     from minicontainer.images.progress import Progress
     from minicontainer.images.session import Session
     from minicontainer.images.tar import Limits

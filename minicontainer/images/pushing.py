@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING
 
 from minicontainer.errors import ImageError
 from minicontainer.images import progress as bars
+from minicontainer.images.failures import RegistryError
 from minicontainer.images.image import Image
 from minicontainer.images.manifest import Descriptor, Manifest
 from minicontainer.images.reference import Reference
 from minicontainer.images.registry import Registry
 from minicontainer.images.store import Store
-from minicontainer.images.transport import ATTEMPTS, RegistryError
+from minicontainer.images.transport import ATTEMPTS
 
 if TYPE_CHECKING:
-    from minicontainer.images.auth import Credentials
+    from minicontainer.images.credentials import Credentials
     from minicontainer.images.progress import Progress
 
 AT_ONCE = 3

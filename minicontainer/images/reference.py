@@ -26,7 +26,8 @@ HUB = "docker.io"
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 """The one digest algorithm that is in use. OCI image-spec, descriptor.md, "Digests"."""
 
-_REGISTRY = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?")
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_REGISTRY = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[([0-9A-Fa-f:]+)\])(?::([0-9]{{1,5}}))?")
 _REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|_{1,2}|-+|/)[a-z0-9]+)*")
 _TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 
@@ -42,6 +43,8 @@ class Reference:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read a reference as Docker does. Raises ImageError with the rule that it breaks."""
+        if len(text) > 1024:  # the parts have limits of their own; this one spares us to look for them
+            raise _invalid(text, "the name is too long", "registry and repository may have 255 characters together")
         name, at, digest = text.partition("@")
         if at and not DIGEST.fullmatch(digest):
             raise _invalid(text, f"{digest!r} is no digest", "a digest is sha256: and 64 lower-case hex digits")
@@ -59,7 +62,7 @@ class Reference:
             registry = HUB
         if registry == HUB and "/" not in repository:
             repository = f"library/{repository}"
-        if not _REGISTRY.fullmatch(registry):
+        if not _is_registry(registry):
             raise _invalid(text, f"{registry!r} is no registry", "a registry is a host name or address, and a port")
         if not _REPOSITORY.fullmatch(repository):
             raise _invalid(
@@ -98,6 +101,20 @@ class Reference:
 
     def __hash__(self) -> int:
         return hash(self.name)
+
+
+def _is_registry(text: str) -> bool:
+    match = _REGISTRY.fullmatch(text)
+    if match is None or not 0 < int(match[2] or 1) < 65536:
+        return False
+    if match[1] is None:
+        return True
+    import _socket
+
+    try:
+        return bool(_socket.inet_pton(_socket.AF_INET6, match[1]))
+    except OSError:
+        return False
 
 
 def _invalid(text: str, why: str, rule: str) -> ImageError:

@@ -16,14 +16,24 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import urlencode, urljoin, urlsplit
 
 from minicontainer.errors import ImageError, NotFoundError
-from minicontainer.images.auth import Authorizer, Credentials
+from minicontainer.images.auth import Authorizer
+from minicontainer.images.failures import RegistryError
 from minicontainer.images.manifest import INDEXES, MANIFESTS, MAX_DOCUMENT, Descriptor
 from minicontainer.images.reference import HUB, Reference
-from minicontainer.images.transport import Answer, RegistryError, Transport, is_insecure
+from minicontainer.images.settings import is_insecure
+from minicontainer.images.transport import Answer, Transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from io import FileIO
+
+    from minicontainer.images.credentials import Credentials
+
+
+def origin(registry: str) -> str:
+    """The address of a registry's API, by its name in references."""
+    host = "registry-1.docker.io" if registry == HUB else registry
+    return f"{'http' if is_insecure(host) else 'https'}://{host}"
 
 
 class Registry:
@@ -35,9 +45,7 @@ class Registry:
         self.credentials = credentials
         self.authorizer = Authorizer(reference.registry, self.transport, credentials)
         self.scope = f"repository:{reference.repository}:{actions}"
-        host = "registry-1.docker.io" if reference.registry == HUB else reference.registry
-        scheme = "http" if is_insecure(reference.registry) else "https"
-        self._origin = f"{scheme}://{host}"
+        self._origin = origin(reference.registry)
         self._base = f"{self._origin}/v2/{reference.repository}"
 
     def manifest(self, target: str) -> tuple[bytes, str, str]:
@@ -115,8 +123,8 @@ class Registry:
         ours = url.startswith(f"{self._origin}/")
         for _ in range(2):
             shown = dict(headers or {})
-            if ours and self.scope in self.authorizer.headers:
-                shown["Authorization"] = self.authorizer.headers[self.scope]
+            if ours and self.authorizer.header(self.scope):
+                shown["Authorization"] = self.authorizer.header(self.scope)
             answer = self.transport.request(method, url, shown, body, stream=stream)
             if answer.status != 401 or not answer.url.startswith(f"{self._origin}/"):
                 break  # another host's challenge would lead our password there
@@ -131,7 +139,7 @@ class Registry:
             return
         name = self.reference.registry
         hints = {
-            401: f"docker login {name} (a repository that does not exist can look like this too)",
+            401: f"minicontainer login {name} (a repository that does not exist can look like this too)",
             403: f"the user that ~/.docker/config.json names for {name} may not do this",
             404: "check the name's spelling",
             413: "a proxy before the registry limits the size of a request",

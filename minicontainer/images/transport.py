@@ -3,25 +3,26 @@
 A registry hands out its blobs from wherever it likes: it redirects to a storage service, and what we show to the
 registry (a password, a token) must not travel on to that other host. It asks callers to slow down (429, Retry-After)
 and fails now and then (500, 503): then the same request is made again, a few times, with growing pauses. What has
-side effects is never repeated here.
+side effects is never repeated here. Who asks us to wait longer than we care to is not asked again at all.
 
-TLS everywhere, but for registries on this very machine and those that `MINICONTAINER_INSECURE_REGISTRIES` names
-(`host:port`, separated by commas). Proxies are taken from the environment as everywhere (`https_proxy`, `no_proxy`).
+With whom we speak TLS, and through which proxy, is in `settings`, `tls` and `proxies`.
 """
 
 from __future__ import annotations
 
 import http.client
-import os
 import random
 import threading
 import time
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urljoin, urlsplit
 
-from minicontainer.errors import ImageError
+from minicontainer.images import tls
+from minicontainer.images.failures import HOPELESS, RegistryError, broken
+from minicontainer.images.proxies import Proxy, proxy_for
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
     from io import FileIO
 
@@ -37,6 +38,9 @@ PAUSE = 0.3
 LONGEST_PAUSE = 30.0
 """Seconds that `Retry-After` can make us wait."""
 
+LONGEST_DOCUMENT = 120.0
+"""Seconds that a document may take to arrive: byte by byte it could last for ever."""
+
 BLOCK = 256 << 10
 """Bytes of a file that are sent at a time."""
 
@@ -47,34 +51,12 @@ _USER_AGENT = "minicontainer"
 Origin = tuple[str, str, int]  # scheme, host, port
 
 
-class RegistryError(ImageError):
-    """A registry did not do what it was asked for. `status` is HTTP's, 0 where none came."""
-
-    def __init__(self, message: str, *, hint: str = "", status: int = 0) -> None:
-        super().__init__(message, hint=hint)
-        self.status = status
-
-
-class BrokenConnection(RegistryError):
-    """The connection could not be made, or broke. Another attempt may succeed."""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address means this machine, by its writing alone: no name is resolved."""
-    return host in ("localhost", "::1") or (host.startswith("127.") and not host.strip("0123456789."))
-
-
-def is_insecure(registry: str) -> bool:
-    """Whether plain HTTP is spoken to this `host[:port]`."""
-    listed = os.environ.get("MINICONTAINER_INSECURE_REGISTRIES", "").replace(",", " ").split()
-    return registry in listed or is_loopback(urlsplit(f"//{registry}").hostname or "")
-
-
 class Transport:
     """Makes requests. May be used by several threads."""
 
     def __init__(self) -> None:
         self._idle: dict[Origin, list[http.client.HTTPConnection]] = {}
+        self._contexts: dict[tuple[str, int], ssl.SSLContext] = {}
         self._lock = threading.Lock()
 
     def request(
@@ -101,18 +83,18 @@ class Transport:
             try:
                 answer = self._once(method, url, headers, body, stream)
             except (OSError, http.client.HTTPException) as error:
-                if last or isinstance(error, _HOPELESS):
-                    raise _broken(url, error) from None
-                time.sleep(_pause(attempt))
+                if last or isinstance(error, HOPELESS):
+                    raise broken(url, error) from None
+                time.sleep(pause(attempt))
                 continue
             if answer.status in _REDIRECTS and method in ("GET", "HEAD"):
                 redirects += 1
                 answer.close()
                 url, headers = _redirect(url, answer, headers, redirects)
                 attempt -= 1
-            elif answer.status in _PASSING and not last:
+            elif answer.status in _PASSING and not last and retry_after(answer) <= LONGEST_PAUSE:
                 answer.close()
-                time.sleep(_pause(attempt, answer.header("Retry-After")))
+                time.sleep(retry_after(answer) or pause(attempt))
             else:
                 return answer
 
@@ -124,16 +106,17 @@ class Transport:
         body: bytes | None,
         stream: tuple[Callable[[], FileIO], int] | None,
     ) -> Answer:
-        parts = urlsplit(url)
-        origin = (parts.scheme, parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
-        proxy = _proxy(origin)
-        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        target = url if proxy and parts.scheme == "http" else path
+        origin, target = _split(url)
+        proxy = proxy_for(*origin)
+        if proxy and origin[0] == "http":
+            target = url
+            if proxy.authorization:
+                headers = headers | {"Proxy-Authorization": proxy.authorization}
         with self._lock:
             idle = self._idle.get(origin)
             connection = idle.pop() if idle else None
         reused = connection is not None
-        connection = connection or _connect(origin, proxy)
+        connection = connection or self._connect(origin, proxy)
         try:
             if stream:
                 opener, size = stream
@@ -151,6 +134,21 @@ class Transport:
             connection.close()
             raise
         return Answer(self, origin, connection, response, url)
+
+    def _connect(self, origin: Origin, proxy: Proxy | None) -> http.client.HTTPConnection:
+        scheme, host, port = origin
+        where = (proxy.host, proxy.port) if proxy else (host, port)
+        if scheme == "http":
+            return http.client.HTTPConnection(*where, timeout=TIMEOUT, blocksize=BLOCK)
+        with self._lock:
+            if (host, port) not in self._contexts:
+                self._contexts[host, port] = tls.context(host, port)
+            context = self._contexts[host, port]
+        connection = http.client.HTTPSConnection(*where, timeout=TIMEOUT, blocksize=BLOCK, context=context)
+        if proxy:
+            shown = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}
+            connection.set_tunnel(host, port, shown)
+        return connection
 
     def keep(self, origin: Origin, connection: http.client.HTTPConnection) -> None:
         """Take a connection back for the next request."""
@@ -204,16 +202,19 @@ class Answer:
                 raise http.client.IncompleteRead(b"", self._response.length)
             return count
         except (OSError, http.client.HTTPException) as error:
-            raise _broken(self.url, error) from None
+            raise broken(self.url, error) from None
 
     def read(self, limit: int) -> bytes:
         """All of a small body. Raises RegistryError when it has more than `limit` bytes."""
         announced = self.header("Content-Length")
         data = bytearray()
         buffer = memoryview(bytearray(64 << 10))
+        deadline = time.monotonic() + LONGEST_DOCUMENT
         if not (announced.isdigit() and int(announced) > limit):
             while count := self.readinto(buffer):
                 data += buffer[:count]
+                if time.monotonic() > deadline:
+                    raise broken(self.url, TimeoutError())
                 if len(data) > limit:
                     break
             else:
@@ -247,85 +248,59 @@ class Answer:
         self.close()
 
 
-def _connect(origin: Origin, proxy: str) -> http.client.HTTPConnection:
-    scheme, host, port = origin
-    if scheme not in ("http", "https") or not host:
-        raise http.client.InvalidURL(f"{scheme}://{host}")
-    kind = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
-    if not proxy:
-        return kind(host, port, timeout=TIMEOUT, blocksize=BLOCK)
-    gate = urlsplit(proxy if "//" in proxy else f"//{proxy}")
-    connection = kind(gate.hostname or "", gate.port or 80, timeout=TIMEOUT, blocksize=BLOCK)
-    if scheme == "https":
-        connection.set_tunnel(host, port)
-    return connection
-
-
-def _proxy(origin: Origin) -> str:
-    scheme, host, _ = origin
-    if is_loopback(host) or not any(name.lower().endswith("_proxy") for name in os.environ):
-        return ""
-    from urllib.request import getproxies, proxy_bypass
-
-    return "" if proxy_bypass(host) else getproxies().get(scheme, "")
+def _split(url: str) -> tuple[Origin, str]:
+    """Where a URL leads, and what to ask for there. Raises InvalidURL."""
+    try:
+        parts = urlsplit(url)
+        scheme, host, port = parts.scheme, parts.hostname or "", parts.port
+    except ValueError as error:
+        raise http.client.InvalidURL(f"{url!r:.120} ({error})") from None
+    if scheme not in ("http", "https") or not host or not host.isascii():
+        raise http.client.InvalidURL(f"{url!r:.120}")
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return (scheme, host, port or (443 if scheme == "https" else 80)), target
 
 
 def _redirect(url: str, answer: Answer, headers: dict[str, str], count: int) -> tuple[str, dict[str, str]]:
     """Where to go, and what to show there: our credentials only to the host that they are for."""
-    target = urljoin(url, answer.header("Location"))
-    before, after = urlsplit(url), urlsplit(target)
+    before = urlsplit(url)
+    try:
+        target = urljoin(url, answer.header("Location"))
+        origin, _ = _split(target)
+    except (ValueError, http.client.InvalidURL):
+        raise RegistryError(
+            f"{before.hostname} redirects to {answer.header('Location')!r:.120}",
+            hint="that is no address: the registry's settings are wrong",
+            status=answer.status,
+        ) from None
     if count > 5:
         raise RegistryError(
             f"{before.hostname} redirects without end", hint="its settings are wrong", status=answer.status
         )
-    if after.scheme != before.scheme and after.scheme != "https":
+    if origin[0] != before.scheme and origin[0] != "https":
         raise RegistryError(
             f"{before.hostname} redirects from {before.scheme} to {target!r:.120}",
             hint="what began under TLS must stay under TLS: the registry's settings are wrong",
             status=answer.status,
         )
-    if (after.scheme, after.hostname, after.port) != (before.scheme, before.hostname, before.port):
+    if origin != _split(url)[0]:
         headers = {name: value for name, value in headers.items() if name != "Authorization"}
     return target, headers
 
 
-def _pause(attempt: int, retry_after: str = "") -> float:
+def pause(attempt: int) -> float:
     """Seconds before the next attempt; a little different each time, so that many callers do not come back at once."""
-    if retry_after.isdigit():
-        return min(float(retry_after), LONGEST_PAUSE)
     return float(PAUSE * 2 ** (attempt - 1) * random.uniform(0.75, 1.25))
 
 
-def _broken(url: str, error: Exception) -> RegistryError:
-    import errno
-    import socket
-    import ssl
+def retry_after(answer: Answer) -> float:
+    """Seconds that an answer asks us to wait, 0 if it does not. It is a number or a date. RFC 9110, 10.2.3"""
+    text = answer.header("Retry-After").strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    from email.utils import parsedate_to_datetime
 
-    host = urlsplit(url).netloc
-    if isinstance(error, ssl.SSLError):
-        why, hint = (
-            f"TLS failed: {error.reason or error}",
-            (f"if {host} speaks plain HTTP, list it in MINICONTAINER_INSECURE_REGISTRIES"),
-        )
-    elif isinstance(error, socket.gaierror):
-        why, hint = f"the name cannot be resolved ({error.strerror})", "check its spelling and this machine's network"
-    elif isinstance(error, TimeoutError):
-        why, hint = f"no answer for {TIMEOUT:.0f} seconds", "check the network, try again"
-    elif isinstance(error, OSError) and error.errno:
-        name = errno.errorcode.get(error.errno, str(error.errno))
-        why, hint = f"{name} ({os.strerror(error.errno)})", f"is a registry running at {host}?"
-    else:
-        why = f"the connection broke ({type(error).__name__}: {error!s:.120})"
-        hint = "try again; if it stays, the registry or a proxy before it is at fault"
-    kind = RegistryError if isinstance(error, _HOPELESS) else BrokenConnection
-    return kind(f"{host}: {why}", hint=hint)
-
-
-def _hopeless() -> tuple[type[Exception], ...]:
-    import socket
-    import ssl
-
-    return (ssl.SSLError, socket.gaierror, ConnectionRefusedError, http.client.InvalidURL)
-
-
-_HOPELESS = _hopeless()
+    try:
+        return max(parsedate_to_datetime(text).timestamp() - time.time(), 0.0)
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
