@@ -115,7 +115,8 @@ def _build(plan: Plan, channel: Channel, stdio: tuple[int, int, int], parent: in
         if moment == "seal":
             reporter.at("Container", "enter")
             _change_directory(inside)
-        for part in plan.parts:
+        parts = plan.parts if moment != "seal" else sorted(plan.parts, key=lambda part: part.seal_order)
+        for part in parts:
             reporter.at(type(part).__name__, moment)
             getattr(part, moment)(inside)
 
@@ -125,14 +126,18 @@ def _build(plan: Plan, channel: Channel, stdio: tuple[int, int, int], parent: in
     else:
         tie_to(parent)  # again: setresuid clears it, prctl(2)
     linux.close_range(3 + plan.keep, flags=linux.CLOSE_RANGE_CLOEXEC)
+    found = _candidates(inside) if plan.function is None else []
+    for action in inside.at_exec:
+        reporter.at(type(getattr(action, "__self__", action)).__name__, "seal")
+        action()
     if plan.function is not None:
         reporter.at("Container", "call")
         if _root() == root:  # it is still the host's own files that it would import
             sys.meta_path[:], sys.path_hooks[:], sys.path[:] = importing
         _call(plan.function, reporter)
     if plan.init:
-        init.run(lambda: _execute(inside, reporter), channel.close)
-    _execute(inside, reporter)
+        init.run(lambda: _execute(inside, found, reporter), channel.close)
+    _execute(inside, found, reporter)
 
 
 def tie_to(parent: int) -> None:
@@ -209,32 +214,40 @@ def _change_directory(inside: Inside) -> None:
     os.getcwd()  # fails where the directory lies outside the root (CVE-2024-21626)
 
 
-def _execute(inside: Inside, reporter: _Reporter) -> None:
-    """Replace this process by the command, looked up in PATH as execvp(3) does. Raises when there is none."""
+def _candidates(inside: Inside) -> list[str]:
+    """Where the command may lie, looked up in PATH as execvp(3) does, while looking is still allowed."""
     command = inside.argv[0]
     if "/" in command:
-        candidates = [command]
-    else:
-        candidates = [f"{directory or '.'}/{command}" for directory in inside.env.get("PATH", "").split(":")]
+        return [command]
+    paths = [f"{directory or '.'}/{command}" for directory in inside.env.get("PATH", "").split(":")]
+    return paths if len(paths) == 1 else [path for path in paths if os.path.lexists(path)]
+
+
+def _execute(inside: Inside, candidates: list[str], reporter: _Reporter) -> None:
+    """Replace this process by the command. Raises when there is none.
+
+    A filter of system calls may be in force by now: a word to the host's side (sendto) and execve is all that a start
+    still needs.
+    """
+    command = inside.argv[0]
     denied: OSError | None = None
     for path in candidates:
-        if os.path.lexists(path) or len(candidates) == 1:
-            reporter.about_to_execute(path, inside)
-            try:
-                linux.execve(path, inside.argv, inside.env)
-            except (FileNotFoundError, NotADirectoryError) as error:
-                interpreter = _interpreter(path)
-                if interpreter:
-                    raise CommandNotFound(
-                        f"cannot execute {path}: its interpreter {interpreter} is missing in the container",
-                        hint="install it in the image, or start the command by another one",
-                        errno=error.errno or 0,
-                        call="execve",
-                    ) from None
-            except PermissionError as error:
-                denied = error
-            except OSError as error:
-                raise _cannot_execute(path, error) from None
+        reporter.about_to_execute(path, inside)
+        try:
+            linux.execve(path, inside.argv, inside.env)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            interpreter = _interpreter(path)
+            if interpreter:
+                raise CommandNotFound(
+                    f"cannot execute {path}: its interpreter {interpreter} is missing in the container",
+                    hint="install it in the image, or start the command by another one",
+                    errno=error.errno or 0,
+                    call="execve",
+                ) from None
+        except PermissionError as error:
+            denied = error
+        except OSError as error:
+            raise _cannot_execute(path, error) from None
     if denied is not None:
         raise _cannot_execute(command, denied)
     where = f" in {inside.env.get('PATH', '(no PATH)')}" if "/" not in command else ""

@@ -89,6 +89,10 @@ class Inside:
         """Wait here until the host's side has answered a question of this name (chapter 9's runtime does)."""
         self.report_to: Callable[[int], None] = _nobody_hears
         """Tell what follows (a failure, the exec) to another listener, on a connected socket."""
+        self.at_exec: list[Callable[[], None]] = []
+        """What `seal` puts off until nothing is left to do but the exec, such as a filter of system calls; in order."""
+        self.needed = 0
+        """Capabilities (as bits) that those put-off steps still need, whatever the container itself may keep."""
 
 
 def _nobody_listens(name: str, fd: int) -> None:
@@ -112,6 +116,10 @@ class Part:
 
     namespaces: int = 0
     """The CLONE_NEW… flags that the part needs."""
+
+    seal_order: int = 0
+    """All parts' `seal` come in this order, then in that of the list: what takes rights away comes after what needs
+    them, wherever it stands among the parts (chapter 08 has the numbers)."""
 
     def record(self, host: Host) -> dict[str, Any] | None:
         """What another process would need to `release` this part if this one were killed, as JSON; None: nothing.

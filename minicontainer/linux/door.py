@@ -255,7 +255,10 @@ def _arguments(
 
 def flags(prefix: str, value: int, constants: dict[str, Any]) -> str:
     """`CLONE_NEWNS|CLONE_NEWPID` for a number, from the constants that begin with `prefix` (or one of several)."""
-    rest, names = value, []
+    rest, names = value, list[str]()
+    for name, number in constants.items():
+        if name.startswith(tuple(prefix.split())) and isinstance(number, int) and number == value and value:
+            return name  # prctl's options are numbers, not bits
     for name, bit in constants.items():
         if name.startswith(tuple(prefix.split())) and isinstance(bit, int) and bit and bit & rest == bit:
             names.append(name)

@@ -25,9 +25,16 @@ SIGCHLD = 17
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
+PR_SET_KEEPCAPS = 8
 PR_SET_NAME = 15
+PR_CAPBSET_READ = 23
+PR_CAPBSET_DROP = 24
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
+PR_GET_NO_NEW_PRIVS = 39
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_RAISE = 2
+PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 
 class _CloneArgs(ctypes.Structure):
@@ -120,10 +127,10 @@ def waitid(pidfd: int, options: int = os.WEXITED) -> os.waitid_result | None:
 _prctl = function("prctl", c_int, c_ulong, c_ulong, c_ulong, c_ulong)
 
 
-@syscall(show={"option": "PR_SET_"})
-def prctl(option: int, value: int) -> int:
-    """Change an attribute of this process. prctl(2)"""
-    return _prctl(option, value, 0, 0, 0)
+@syscall(show={"option": "PR_"})
+def prctl(option: int, value: int, third: int = 0) -> int:
+    """Change, or tell, an attribute of this process. prctl(2)"""
+    return _prctl(option, value, third, 0, 0)
 
 
 _close_range = by_number("close_range", c_uint, c_uint, c_uint)

@@ -1,0 +1,49 @@
+"""Chapter 8. What a container may do.
+
+So far a container's root was root: it saw little, but whatever it could name it could change. This chapter takes
+rights away, each part one kind of them: its capabilities, the calls it may make, the devices it may open, the limits
+of each process. None of them is a wall; together they are the difference between a view and a prison. What happens
+without each of them, the break-outs show.
+
+Files of this chapter: `capabilities`, `no_new_privs`, `limits` (Rlimits, OomScore), `seccomp` (the part) and `policy`
+(profiles, Docker's default), `notify` (calls decided by somebody else), `devices`, `sysctls`, `labels` (AppArmor,
+SELinux), `landlock`, `defaults` (Docker's set), `audit` (what a container may do, in words), and `breakouts`.
+
+The names below are loaded when they are first used.
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minicontainer.security.capabilities import Capabilities as Capabilities
+    from minicontainer.security.limits import OomScore as OomScore
+    from minicontainer.security.limits import Rlimits as Rlimits
+    from minicontainer.security.no_new_privs import NoNewPrivs as NoNewPrivs
+    from minicontainer.security.seccomp import Seccomp as Seccomp
+
+__all__ = ["Capabilities", "NoNewPrivs", "OomScore", "Rlimits", "Seccomp"]
+
+DEFAULT_POLICY = os.path.join(os.path.dirname(__file__), "default_policy.json")
+
+_HOMES = {
+    "capabilities": ("Capabilities",),
+    "limits": ("OomScore", "Rlimits"),
+    "no_new_privs": ("NoNewPrivs",),
+    "seccomp": ("Seccomp",),
+}
+
+
+def __getattr__(name: str) -> object:
+    for module, names in _HOMES.items():
+        if name in names:
+            value = getattr(__import__(f"{__name__}.{module}", fromlist=[name]), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__
