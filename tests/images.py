@@ -145,6 +145,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         media_type, data = self.server.documents[self.path]
         self.answer(200, data, {"Content-Type": media_type})
 
+    do_POST = do_GET
+
     def answer(self, status: int, data: bytes = b"", headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
         for name, value in {"Content-Length": str(len(data)), **(headers or {})}.items():

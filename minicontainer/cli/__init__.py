@@ -36,6 +36,8 @@ COMMANDS = {
     "rm": ("containers", "remove containers"),
     "pull": ("images", "fetch an image from a registry"),
     "push": ("images", "put an image into a registry"),
+    "login": ("login", "let a registry know who you are"),
+    "logout": ("login", "forget who you are to a registry"),
     "images": ("images", "list images"),
     "rmi": ("images", "remove images"),
     "tag": ("images", "give an image another name"),

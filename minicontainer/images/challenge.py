@@ -22,7 +22,7 @@ MOST = 16 << 10
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _WORD = re.compile(
-    rf'[\s,]*(?:(?P<key>{_TOKEN})\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<bare>{_TOKEN}))|(?P<scheme>{_TOKEN}))'
+    rf'(?:(?P<key>{_TOKEN})\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<bare>{_TOKEN}))|(?P<scheme>{_TOKEN}))'
     r"(?=[\s,]|$)",
     re.DOTALL,
 )
@@ -45,6 +45,7 @@ def parse(headers: Iterable[str]) -> list[Challenge]:
         text, place = header[:MOST], 0
         begun = False  # a parameter before any scheme belongs to nothing
         while place < len(text):
+            place = len(text) - len(text[place:].lstrip(" \t\r\n,"))
             word = _WORD.match(text, place)
             if word is None:  # no grammar: on to the next comma or space
                 rest = re.search(r"[\s,]", text[place + 1 :])
