@@ -272,6 +272,9 @@ def test_chart_is_a_picture_with_words_and_brings_its_own_paper() -> None:
     chart.line([1, 2, 3], [1, 1, 1], "vfork")
     data, metadata = chart._repr_mimebundle_()
     assert data["text/plain"] == metadata["image/png"]["alt"] == "Chart. It grows. time (ms) against size (MiB)"
+    ((tag, image),) = _Elements(data["text/html"]).seen
+    assert (tag, image["alt"]) == ("img", data["text/plain"])
+    assert image["src"] == f"data:image/png;base64,{data['image/png']}"
     colours = pixels(chart)
     assert {rgb(charts.PAPER), rgb(charts.COLOURS[0]), rgb(charts.COLOURS[1])} <= colours
     assert len({line.get_marker() for line in chart.axes.lines}) == 2
@@ -366,3 +369,10 @@ def test_an_output_that_may_differ_is_followed_by_a_check(path: str) -> None:
         if "nbval-ignore-output" in cell["metadata"].get("tags", []):  # type: ignore[attr-defined]
             assert following is not None, cell["id"]
             assert "nbval-ignore-output" not in following["metadata"].get("tags", []), cell["id"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=os.path.basename)
+def test_a_question_does_not_show_its_answers_in_the_cell_that_asks_it(path: str) -> None:
+    for cell in _cells(path):
+        if cell["cell_type"] == "code" and "".join(cell["source"]).startswith("question("):  # type: ignore[arg-type]
+            assert cell["metadata"].get("jupyter", {}).get("source_hidden"), cell["id"]  # type: ignore[attr-defined]

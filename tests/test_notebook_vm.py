@@ -41,7 +41,7 @@ def test_a_machine_boots_a_kernel_of_its_own_and_is_gone_after_its_block() -> No
 @needs_vm
 def test_a_machine_takes_parts_like_any_container() -> None:
     limits = Cgroup(memory="1G")
-    with vm.VM(limits) as machine:
+    with vm.VM(limits):
         assert int(limits.group["memory.current"]) > 32 << 20
 
 

@@ -32,6 +32,8 @@ def run(path: str) -> None:
     notebook.metadata.language_info.pop("version", None)
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number:02}"
+        if cell.cell_type == "code" and cell.source.startswith("question("):
+            cell.metadata["jupyter"] = {"source_hidden": True}  # the answers stand there
         if cell.cell_type == "code":  # a widget lives only as long as its kernel
             cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
     nbformat.validate(notebook)

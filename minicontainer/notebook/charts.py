@@ -8,6 +8,7 @@ a dark page as on a light one. Without pyplot: no state that one cell leaves to 
 from __future__ import annotations
 
 import base64
+import html
 import io
 import threading
 from contextlib import contextmanager
@@ -100,7 +101,10 @@ class Chart:
         self, include: object = None, exclude: object = None
     ) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
         picture = base64.b64encode(self.png()).decode()
-        return {"image/png": picture, "text/plain": self.alt}, {"image/png": {"alt": self.alt}}
+        # JupyterLab shows the HTML, which has words for who cannot see it; a page that takes none shows the picture
+        image = f'<img src="data:image/png;base64,{picture}" alt="{html.escape(self.alt)}" style="max-width: 100%">'
+        data = {"text/html": image, "image/png": picture, "text/plain": self.alt}
+        return data, {"image/png": {"alt": self.alt}}
 
 
 @contextmanager
