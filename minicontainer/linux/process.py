@@ -133,6 +133,15 @@ def prctl(option: int, value: int, third: int = 0) -> int:
     return _prctl(option, value, third, 0, 0)
 
 
+_personality = function("personality", c_ulong)
+
+
+@syscall()
+def personality(domain: int) -> int:
+    """Change what kind of system this process believes it is on; the one before. personality(2)"""
+    return _personality(domain)
+
+
 _close_range = by_number("close_range", c_uint, c_uint, c_uint)
 
 

@@ -1,0 +1,14 @@
+"""`python -I -S …/minicontainer/runtime`: started by its path, with nothing imported that is not needed."""
+
+import os
+import sys
+
+if not __package__:
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from minicontainer.runtime.cli import main
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)  # nothing is left to tidy, and the interpreter's own end costs a millisecond or two

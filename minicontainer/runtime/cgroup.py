@@ -1,0 +1,251 @@
+"""The cgroup of a bundle: at the path that the engine names, in every tree of this host.
+
+Chapter 4's groups are our own, below our instance's name, in the trees they need. An engine names a path, looks for
+the container there itself (`podman stats` does), and says its limits in config.json's terms, which are v1's.
+`resources` turns those into files; this part makes the directories and has the process in them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+
+from minicontainer import linux
+from minicontainer.container.part import Host, Part
+from minicontainer.errors import ConflictError, TimeoutExpired, UsageError
+from minicontainer.runtime import resources
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Self
+
+_OPTIONS = frozenset(("rw", "ro", "noprefix", "clone_children", "xattr", "all", "none", "nosuid", "nodev", "noexec"))
+
+
+class Tree:
+    """One mounted hierarchy and the container's directory in it. The v2 tree has no `controllers` of its own."""
+
+    def __init__(self, top: str, controllers: tuple[str, ...], own: str) -> None:
+        self.top, self.controllers, self.own = top, controllers, own
+        self.name = os.path.basename(top)
+        self.directory = ""
+
+
+class Cgroup(Part):
+    """The directories, the limits in them, the process."""
+
+    def __init__(self, path: str, id: str, limits: dict[str, Any]) -> None:
+        self.trees = trees()
+        for tree in self.trees:
+            if not path:
+                below = f"{tree.own.rstrip('/')}/{id}"
+            elif path.startswith("/"):
+                below = os.path.normpath(path)
+            else:
+                below = os.path.normpath(f"{tree.own}/{path}")
+            if below == "/" or "/.." in below:
+                raise UsageError(f"linux.cgroupsPath: {path!r} is no place for a container")
+            tree.directory = tree.top + below
+        self.directories = by_controller(self.trees)
+        self.files = resources.files(limits, self.directories)
+
+    def record(self, host: Host) -> dict[str, Any]:
+        return {"directories": self.directories}
+
+    @classmethod
+    def recall(cls, record: dict[str, Any]) -> Self:
+        part = cls.__new__(cls)
+        part.directories = record["directories"]
+        return part
+
+    def prepare(self, host: Host) -> None:
+        for tree in self.trees:
+            if _pids(tree.directory):
+                raise ConflictError(f"container's cgroup is not empty: there are processes in {tree.directory}")
+            os.makedirs(os.path.dirname(tree.directory), exist_ok=True)
+            try:
+                linux.mkdir(tree.directory, 0o755)
+            except FileExistsError:
+                pass  # an engine may have made it, with limits of its own
+            if "cpuset" in tree.controllers:
+                _inherit(tree.top, tree.directory)
+            if not tree.controllers:
+                wanted = {file.partition(".")[0] for place, file, _ in self.files if place == tree.directory}
+                alone = len(self.trees) == 1
+                _enable(tree, set() if not alone else {"cpu", "cpuset", "io", "memory", "pids"}, wanted)
+                host.cgroup = linux.open(tree.directory, os.O_RDONLY | os.O_DIRECTORY)
+        resources.write(self.files)
+
+    def attach(self, host: Host) -> None:
+        for tree in self.trees:
+            if tree.controllers:
+                linux.write(f"{tree.directory}/cgroup.procs", str(host.pid))
+
+    def release(self) -> None:
+        kill(self.directories)
+        for directory in dict.fromkeys(self.directories.values()):
+            _remove(directory)
+
+
+class JoinCgroup(Part):
+    """A second process, in the directories of the first (or in a group inside of them)."""
+
+    def __init__(self, directories: dict[str, str], inner: dict[str, str]) -> None:
+        self.directories = {}
+        for controller, directory in directories.items():
+            below = inner.get(controller, inner.get("", ""))
+            self.directories[controller] = os.path.normpath(f"{directory}/{below}")
+
+    def prepare(self, host: Host) -> None:
+        for directory in self.directories.values():
+            if not os.path.isdir(directory):
+                raise UsageError(f"--cgroup: there is no cgroup {directory}")
+        if "unified" in self.directories:
+            host.cgroup = linux.open(self.directories["unified"], os.O_RDONLY | os.O_DIRECTORY)
+
+    def attach(self, host: Host) -> None:
+        for controller, directory in self.directories.items():
+            if controller != "unified":
+                linux.write(f"{directory}/cgroup.procs", str(host.pid))
+
+
+def trees() -> list[Tree]:
+    """The hierarchies mounted here, with this process's own path in each. cgroups(7)"""
+    own: dict[tuple[str, ...], str] = {}
+    with open("/proc/self/cgroup") as file:
+        for line in file:
+            _, controllers, path = line.rstrip("\n").split(":", 2)
+            own[tuple(controllers.split(",")) if controllers else ()] = path
+    found: dict[tuple[str, ...], Tree] = {}
+    with open("/proc/self/mountinfo") as file:
+        for line in file:
+            before, _, after = line.partition(" - ")
+            fstype, _, options = after.rstrip("\n").split(" ", 2)
+            if fstype not in ("cgroup", "cgroup2"):
+                continue
+            words = set(options.split(",")) - _OPTIONS
+            names: tuple[str, ...] = ()
+            if fstype == "cgroup":
+                names = next((key for key in own if key and words >= set(key)), ())
+                if not names:
+                    continue
+            if names not in found:
+                found[names] = Tree(before.split(" ")[4], names, own.get(names, "/"))
+    return list(found.values())
+
+
+def by_controller(found: list[Tree]) -> dict[str, str]:
+    """controller → directory; the v2 tree is called `unified`."""
+    directories = {}
+    for tree in found:
+        for controller in tree.controllers or ("unified",):
+            directories[controller] = tree.directory
+    return directories
+
+
+def processes(directories: dict[str, str], *, below: bool = False) -> list[int]:
+    """The processes in the container's group; `below`: also in groups inside of it."""
+    found: set[int] = set()
+    for directory in dict.fromkeys(directories.values()):
+        for inner, _, _ in os.walk(directory) if below else ((directory, (), ()),):
+            found.update(_pids(inner))
+    return sorted(found)
+
+
+def freeze(directories: dict[str, str], on: bool, timeout: float = 10) -> None:
+    """Have the group stand still, or go on. Raises TimeoutExpired."""
+    if "freezer" in directories:
+        wanted, file = "FROZEN" if on else "THAWED", f"{directories['freezer']}/freezer.state"
+        linux.write(file, wanted)
+    else:
+        wanted, file = f"frozen {int(on)}", f"{directories['unified']}/cgroup.events"
+        linux.write(f"{directories['unified']}/cgroup.freeze", str(int(on)))
+    deadline = time.monotonic() + timeout
+    while wanted not in _read(file):
+        if time.monotonic() > deadline:
+            raise TimeoutExpired(f"{file} did not become {wanted} in {timeout:g} s")
+        time.sleep(0.001)
+
+
+def kill(directories: dict[str, str], timeout: float = 10) -> None:
+    """SIGKILL all that is in the group and in groups inside of it, and wait until it is gone."""
+    deadline, pause = time.monotonic() + timeout, 0.0005
+    while pids := processes(directories, below=True):
+        unified = directories.get("unified", "")
+        if os.path.exists(f"{unified}/cgroup.kill"):
+            linux.write(f"{unified}/cgroup.kill", "1")
+        for pid in pids:
+            try:
+                linux.kill(pid, 9)
+            except ProcessLookupError:
+                continue
+        if "freezer" in directories and os.path.exists(directories["freezer"]):
+            linux.write(f"{directories['freezer']}/freezer.state", "THAWED")  # what is frozen does not even die
+        elif os.path.exists(f"{unified}/cgroup.freeze"):
+            linux.write(f"{unified}/cgroup.freeze", "0")
+        if time.monotonic() > deadline:
+            raise TimeoutExpired(f"processes {pids} of the container did not die in {timeout:g} s")
+        time.sleep(pause)
+        pause = min(pause * 2, 0.05)
+
+
+def _enable(tree: Tree, all_of_them: set[str], wanted: set[str]) -> None:
+    """Pass controllers down to the directory, from the top. What the host has not got is left out, unless wanted."""
+    controllers = (all_of_them | wanted) - {"cgroup"}
+    if not controllers:
+        return
+    here = tree.top
+    for name in tree.directory[len(tree.top) + 1 :].split("/"):
+        offered = set(_read(f"{here}/cgroup.controllers").split())
+        passed = set(_read(f"{here}/cgroup.subtree_control").split())
+        for controller in sorted((controllers & offered) - passed):
+            try:
+                linux.write(f"{here}/cgroup.subtree_control", f"+{controller}")
+            except OSError:
+                if controller in wanted:
+                    raise
+        here = f"{here}/{name}"
+
+
+def _inherit(top: str, directory: str) -> None:
+    """A v1 cpuset starts empty and takes nobody: it gets what its parent has, from the top down."""
+    if directory == top:
+        return
+    parent = os.path.dirname(directory)
+    for file in ("cpuset.cpus", "cpuset.mems"):
+        if not _read(f"{directory}/{file}").strip():
+            _inherit(top, parent)
+            linux.write(f"{directory}/{file}", _read(f"{parent}/{file}").strip())
+
+
+def _remove(directory: str) -> None:
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            linux.rmdir(directory)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno not in (errno.EBUSY, errno.ENOTEMPTY) or time.monotonic() > deadline:
+                raise
+            for name in os.listdir(directory):
+                if os.path.isdir(f"{directory}/{name}"):
+                    _remove(f"{directory}/{name}")
+            time.sleep(0.0005)
+        else:
+            return
+
+
+def _pids(directory: str) -> list[int]:
+    try:
+        return [pid for word in _read(f"{directory}/cgroup.procs").split() if (pid := int(word))]
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP):
+            return []
+        raise
+
+
+def _read(path: str) -> str:
+    with open(path) as file:
+        return file.read()

@@ -1,0 +1,222 @@
+"""The command line, runc's: engines know it by heart.
+
+    minicontainer-runtime [--root DIR] [--log FILE] [--log-format text|json] VERB [options] ID …
+
+Options come before the words, `--name value` or `--name=value`, one dash or two. Read by hand: argparse would take as
+long as the rest of a start. Errors go to stderr, and to --log in the form that engines read.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+FLAG, VALUE, NUMBER, LIST = "flag", "value", "number", "list"
+
+GLOBAL = {
+    "root": VALUE,
+    "log": VALUE,
+    "log-format": VALUE,
+    "debug": FLAG,
+    "systemd-cgroup": FLAG,
+    "cgroup-manager": VALUE,
+    "rootless": VALUE,
+    "criu": VALUE,
+    "version": FLAG,
+    "help": FLAG,
+}
+_MAKE = {
+    "bundle": VALUE,
+    "console-socket": VALUE,
+    "pid-file": VALUE,
+    "no-pivot": FLAG,
+    "no-new-keyring": FLAG,
+    "preserve-fds": NUMBER,
+}
+_LIMITS = (
+    *("blkio-weight", "cpu-period", "cpu-quota", "cpu-burst", "cpu-share", "cpu-rt-period", "cpu-rt-runtime"),
+    *("cpu-idle", "cpuset-cpus", "cpuset-mems", "memory", "memory-reservation", "memory-swap", "pids-limit"),
+)
+# verb: (function of `verbs`, its options, its words)
+VERBS: dict[str, tuple[str, dict[str, str], str]] = {
+    "create": ("create", _MAKE, "ID"),
+    "start": ("start", {}, "ID"),
+    "run": ("run", {**_MAKE, "detach": FLAG, "keep": FLAG, "no-subreaper": FLAG}, "ID"),
+    "state": ("tell_state", {}, "ID"),
+    "kill": ("kill", {"all": FLAG}, "ID [SIGNAL]"),
+    "delete": ("delete", {"force": FLAG}, "ID"),
+    "exec": (
+        "exec_",
+        {
+            "console-socket": VALUE,
+            "cwd": VALUE,
+            "env": LIST,
+            "tty": FLAG,
+            "user": VALUE,
+            "additional-gids": LIST,
+            "process": VALUE,
+            "detach": FLAG,
+            "pid-file": VALUE,
+            "process-label": VALUE,
+            "apparmor": VALUE,
+            "no-new-privs": FLAG,
+            "cap": LIST,
+            "preserve-fds": NUMBER,
+            "cgroup": LIST,
+            "ignore-paused": FLAG,
+        },
+        "ID COMMAND …",
+    ),
+    "ps": ("ps", {"format": VALUE}, "ID [ps options]"),
+    "pause": ("pause", {}, "ID"),
+    "resume": ("resume", {}, "ID"),
+    "update": (
+        "update",
+        {
+            "resources": VALUE,
+            **dict.fromkeys(_LIMITS, VALUE),
+        },
+        "ID",
+    ),
+    "list": ("list_", {"format": VALUE, "quiet": FLAG}, ""),
+    "events": ("events", {"interval": VALUE, "stats": FLAG}, "ID"),
+    "features": ("features", {}, ""),
+    "spec": ("spec", {"bundle": VALUE, "rootless": FLAG}, ""),
+}
+SHORT = {"b": "bundle", "d": "detach", "e": "env", "f": "format", "g": "additional-gids", "h": "help", "p": "process"}
+SHORT |= {"q": "quiet", "r": "resources", "t": "tty", "u": "user", "v": "version", "a": "all", "c": "cap"}
+_SHORT_OF_VERB = {("delete", "f"): "force", ("kill", "a"): "all"}
+
+
+class _Wrong(Exception):
+    """A command line that cannot be read."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Do what the command line asks; the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    options: dict[str, Any] = {}
+    try:
+        words = _read("", GLOBAL, argv, options)
+        if options.get("version"):
+            return _version()
+        if options.get("help") or not words or words[0] == "help":
+            return _help()
+        if options.get("log-format", "text") not in ("text", "json"):
+            raise _Wrong(f"invalid log-format: {options['log-format']!r}")
+        return _verb(words[0], words[1:], options)
+    except _Wrong as error:
+        return _complain(str(error), options)
+
+
+def _verb(verb: str, rest: list[str], options: dict[str, Any]) -> int:
+    if verb not in VERBS:
+        raise _Wrong(f"No help topic for {verb!r}: the verbs are {', '.join(VERBS)}")
+    name, known, usage = VERBS[verb]
+    given: dict[str, Any] = {}
+    words = _read(verb, {**known, "help": FLAG}, rest, given)
+    if given.get("help"):
+        print(
+            f"usage: minicontainer-runtime {verb} [options] {usage}\noptions: {', '.join(f'--{key}' for key in known)}"
+        )
+        return 0
+    from minicontainer.errors import ContainerError
+
+    try:
+        if options.get("systemd-cgroup") or options.get("cgroup-manager") == "systemd":
+            raise ContainerError("--systemd-cgroup: cgroups made by systemd are not supported; use cgroupfs")
+        for label in ("process-label", "apparmor"):
+            if given.get(label):
+                raise ContainerError(f"--{label} is not supported")
+        from minicontainer.runtime import states, verbs
+
+        root = os.path.abspath(options.get("root") or states.DEFAULT_ROOT)
+        act: Callable[[str, dict[str, Any], list[str]], int] = getattr(verbs, name)
+        return act(root, given, words)
+    except ContainerError as error:
+        return _complain(_phrase(error), options)
+    except OSError as error:
+        return _complain(str(error), options)
+
+
+def _phrase(error: Exception) -> str:
+    """The message on one line, with what engines look for in it: the system's own word for what is missing."""
+    text = str(error).replace("\n  hint: ", " (") + (")" if "\n  hint: " in str(error) else "")
+    number = getattr(error, "errno", 0)
+    if number and os.strerror(number).lower() not in text.lower():
+        text += f": {os.strerror(number).lower()}"
+    return text
+
+
+def _read(verb: str, known: dict[str, str], argv: list[str], found: dict[str, Any]) -> list[str]:
+    """Take the options off the beginning of `argv` into `found`; what is left."""
+    rest = list(argv)
+    while rest and rest[0].startswith("-") and rest[0] != "-":
+        word = rest.pop(0)
+        if word == "--":
+            break
+        name, equals, value = word.lstrip("-").partition("=")
+        if len(name) == 1:
+            name = _SHORT_OF_VERB.get((verb, name), SHORT.get(name, name))
+        kind = known.get(name)
+        if kind is None:
+            raise _Wrong(f"flag provided but not defined: {word}")
+        if kind == FLAG:
+            if equals and value not in ("true", "false"):
+                raise _Wrong(f"invalid boolean value {value!r} for {word}")
+            found[name] = value != "false"
+            continue
+        if not equals:
+            if not rest:
+                raise _Wrong(f"flag needs an argument: {word}")
+            value = rest.pop(0)
+        if kind == NUMBER:
+            if not value.isdecimal():
+                raise _Wrong(f"invalid value {value!r} for flag --{name}: it is no number")
+            found[name] = int(value)
+        elif kind == LIST:
+            found.setdefault(name, []).append(value)
+        else:
+            found[name] = value
+    return rest
+
+
+def _version() -> int:
+    from minicontainer.runtime.states import OCI_VERSION
+
+    print(f"minicontainer-runtime version 0.1.0\nspec: {OCI_VERSION}")
+    return 0
+
+
+def _help() -> int:
+    print("usage: minicontainer-runtime [global options] VERB [options] …\n\nverbs:")
+    for verb, (_, _, usage) in VERBS.items():
+        print(f"  {verb} {usage}".rstrip())
+    print(f"\nglobal options: {', '.join(f'--{name}' for name in GLOBAL)}")
+    return 0
+
+
+def _complain(text: str, options: dict[str, Any]) -> int:
+    """Say what went wrong where the caller looks for it."""
+    import time
+
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    if log := options.get("log"):
+        import json
+
+        if options.get("log-format") == "json":
+            line = json.dumps({"level": "error", "msg": text, "time": now})
+        else:
+            line = f'time="{now}" level=error msg={json.dumps(text)}'
+        try:
+            with open(log, "a") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            print(f"cannot write to the log {log}: {error.strerror}", file=sys.stderr)
+    print(f"minicontainer-runtime: {text}", file=sys.stderr)
+    return 1

@@ -1,0 +1,224 @@
+"""The host's side of `create` and `run`: record, prepare, clone, attach, and answer until the process is done.
+
+Chapter 1's `build` with three differences. The process is told when to go on where hooks have to run in between. It
+stays when we end: nothing ties it to us once it is made. And what it took is written to a state directory, not below
+the engine's exec root, for the next verb to find.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+from minicontainer import errors, linux, state
+from minicontainer.container import cloning, inner, records
+from minicontainer.container.channel import Channel
+from minicontainer.container.failures import as_error, named
+from minicontainer.container.part import Host, Part
+from minicontainer.runtime import console, hooks
+from minicontainer.runtime.hold import Hold
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from minicontainer.runtime.states import State
+    from minicontainer.runtime.translate import ContainerPlan, Plan
+
+
+class Made:
+    """A process that was made: its pid, its pidfd, and the master of its terminal (-1: somebody else has it)."""
+
+    def __init__(self) -> None:
+        self.pid, self.pidfd, self.master = 0, -1, -1
+
+
+def make(
+    plan: Plan,
+    parts: list[Part],
+    id: str,
+    *,
+    keep: int,
+    console_socket: str,
+    cloned: Callable[[int], None],
+    answer: Callable[[str], dict[str, Any]],
+) -> Made:
+    """Take the parts through their moments until the process holds, or has become its command.
+
+    `cloned` is called with the pid as soon as there is one, `answer` with each question the process asks; it stays
+    held while that runs. Whatever fails kills it; what the parts took is the caller's to release.
+    """
+    for fd in range(3, 3 + keep):
+        try:
+            os.fstat(fd)
+        except OSError:
+            raise errors.UsageError(f"--preserve-fds {keep}: there is no descriptor {fd}") from None
+    made, host = Made(), Host(id, parts)
+    ours, theirs = Channel.pair()
+    process = inner.Plan(
+        plan.argv,
+        None,
+        plan.env,
+        plan.cwd,
+        "",
+        parts,
+        init=False,
+        traced=False,
+        fail_at=0,
+        fail_errno=0,
+        keep=keep,
+        outlives=True,
+    )
+    try:
+        for part in parts:
+            host.flags |= part.namespaces
+        for part in parts:
+            _moment(host, part, "prepare")
+        myself = os.pidfd_open(os.getpid())
+        with named("Container", "clone"):
+            pid, pidfd = cloning.clone_into(host.flags, host.cgroup, host.pid_namespace)
+            if pid == 0:
+                inner.become(process, theirs, (0, 1, 2), myself)
+        made.pid = host.pid = pid
+        made.pidfd = host.pidfd = pidfd
+        theirs.close()
+        cloned(pid)
+        try:
+            for part in parts:
+                _moment(host, part, "attach")
+            ours.send({"gifts": list(host.gifts)}, list(host.gifts.values()))
+        except (BrokenPipeError, errors.StartError):
+            if not ours.readable():
+                raise
+            # it failed before it was told to go, and has left word why
+        _listen(ours, made, console_socket, answer)
+    except BaseException:
+        if made.pid:
+            _end(made)
+        raise
+    finally:
+        host.close()
+        ours.close()
+    return made
+
+
+def _moment(host: Host, part: Part, moment: str) -> None:
+    with named(type(part).__name__, moment):
+        getattr(part, moment)(host)
+
+
+def _listen(channel: Channel, made: Made, console_socket: str, answer: Callable[[str], dict[str, Any]]) -> None:
+    """Hear the process until it holds (`created`) or has executed its command."""
+    told = False
+    while (received := channel.receive()) is not None:
+        message, fds, _ = received
+        if "failed" in message:
+            raise as_error(message["failed"])
+        if "gift" in message and console_socket:
+            console.send(console_socket, fds[0])
+            os.close(fds[0])
+        elif "gift" in message:
+            made.master = fds[0]
+        elif "ask" in message:
+            reply = answer(message["ask"])
+            channel.send(reply)
+            if message["ask"] == "created":
+                return
+        told = told or "execve" in message
+    if not told:
+        raise errors.StartError("the container's process died while it was being made")
+
+
+def _end(made: Made) -> None:
+    try:
+        linux.pidfd_send_signal(made.pidfd, 9)
+    except ProcessLookupError:
+        pass
+    os.waitid(os.P_PID, made.pid, os.WEXITED)
+
+
+def create(
+    plan: ContainerPlan,
+    config: dict[str, Any],
+    container: State,
+    bundle: str,
+    *,
+    hold: bool,
+    keep: int = 0,
+    console_socket: str = "",
+    pid_file: str = "",
+) -> Made:
+    """Make the container in its state directory, which is removed again when that fails.
+
+    `hold`: until `start`. Without it the command runs when this returns, with the hooks of `start` done too.
+    """
+    given = config.get("hooks") or {}
+    parts = list(plan.parts)
+    container.values = {
+        "pid": 0,
+        "start_time": 0,
+        "creating": records.this_process(),
+        "bundle": bundle,
+        "rootfs": os.path.normpath(os.path.join(bundle, config["root"]["path"])),
+        "created": _now(),
+        "owner": os.geteuid(),
+        "annotations": config.get("annotations") or {},
+        "cgroup": plan.cgroup.directories,
+        "parts": [],
+    }
+    if hold:
+        parts.append(Hold(container.directory))
+    if given.get("startContainer"):
+        parts.append(hooks.StartHooks(given, container.describe("created")))
+    host = Host(container.id, parts)
+    # what has to be undone in another process, and that is nothing but the group: the rest ends with the process
+    container.values["parts"] = [records.describe(plan.cgroup, plan.cgroup.record(host))]
+
+    def cloned(pid: int) -> None:
+        container.values["pid"], container.values["start_time"] = pid, state.start_time(pid)
+        container.save()
+
+    def answer(question: str) -> dict[str, Any]:
+        described = container.describe("creating")
+        if question == "mounted":
+            hooks.run("prestart", given.get("prestart") or [], described)
+            hooks.run("createRuntime", given.get("createRuntime") or [], described)
+        elif question == "created":
+            _created(container, pid_file)
+        return described
+
+    try:
+        container.save()
+        with open(f"{container.directory}/config.json", "w") as copy:
+            copy.write(json.dumps(config))
+        made = make(plan, parts, container.id, keep=keep, console_socket=console_socket, cloned=cloned, answer=answer)
+        if not hold:
+            _created(container, pid_file)
+    except BaseException:
+        container.release()
+        raise
+    if not hold:
+        hooks.run("poststart", given.get("poststart") or [], container.describe("running"))
+    return made
+
+
+def _created(container: State, pid_file: str) -> None:
+    del container.values["creating"]
+    container.save()
+    if pid_file:
+        write_pid_file(pid_file, container.pid)
+
+
+def write_pid_file(path: str, pid: int) -> None:
+    """In one step: whoever waits for it sees all of it."""
+    temporary = f"{os.path.dirname(path) or '.'}/.{os.path.basename(path)}"
+    with open(temporary, "w") as file:
+        file.write(str(pid))
+    os.rename(temporary, path)
+
+
+def _now() -> str:
+    seconds, nanoseconds = divmod(time.time_ns(), 10**9)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{nanoseconds:09}Z"

@@ -1,0 +1,60 @@
+"""Who the command runs as, by number: the engine has looked names up already."""
+
+from __future__ import annotations
+
+from minicontainer import linux
+from minicontainer.chroot.user import give_streams, resolve
+from minicontainer.container.part import Inside, Part
+from minicontainer.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class Identity(Part):
+    """config.json's `process.user`: uid, gid, additionalGids, umask. HOME is looked up where there is none."""
+
+    def __init__(self, user: dict[str, Any], *, groups_denied: bool = False) -> None:
+        self.uid, self.gid = user.get("uid", 0), user.get("gid", 0)
+        self.groups: list[int] = user.get("additionalGids") or []
+        self.umask = user.get("umask")
+        self.groups_denied = groups_denied
+        for number in (self.uid, self.gid, *self.groups):
+            if not 0 <= number < 0xFFFFFFFF:
+                raise UsageError(f"process.user: {number} is no user or group")
+        if groups_denied and self.groups:
+            raise UsageError("process.user: additionalGids cannot be set by a user who is not root, user_namespaces(7)")
+
+    def seal(self, inside: Inside) -> None:
+        if not inside.env.get("HOME"):
+            inside.env["HOME"] = _home(self.uid)
+        give_streams(self.uid)
+        if not self.groups_denied:
+            linux.setgroups(self.groups)
+        linux.setresgid(self.gid)
+        linux.setresuid(self.uid)
+        if self.umask is not None:
+            linux.umask(self.umask)
+
+
+def _home(uid: int) -> str:
+    return resolve(str(uid))[3]
+
+
+_DOMAINS = {"LINUX": 0, "LINUX32": 8}
+
+
+class Personality(Part):
+    """The execution domain: LINUX, or LINUX32 for a uname that says i686. personality(2)"""
+
+    def __init__(self, section: dict[str, Any]) -> None:
+        domain = section.get("domain")
+        if domain not in _DOMAINS:
+            raise UsageError(f"linux.personality: there is no domain {domain!r}")
+        if section.get("flags"):
+            raise UsageError("linux.personality: flags are not supported")
+        self.domain = _DOMAINS[domain]
+
+    def seal(self, inside: Inside) -> None:
+        linux.personality(self.domain)

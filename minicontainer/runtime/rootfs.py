@@ -1,0 +1,329 @@
+"""The root of a bundle: config.json's mounts in their order, devices, what is hidden, and the pivot.
+
+Chapter 2's `PivotRoot` furnishes a root as it sees fit; here the bundle says what is mounted where. Each place is
+found inside the root by openat2 (chapter 2's `within`), so that no link of the image's leads a mount astray
+(CVE-2021-30465), and what is bound is copied on the host's side, where its path means what the engine meant.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from minicontainer import linux
+from minicontainer.chroot import filesystems, within
+from minicontainer.container.part import Host, Inside, Part
+from minicontainer.errors import HostError, UsageError
+from minicontainer.runtime.mounts import PROPAGATION, Mount
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from minicontainer.runtime.cgroup import Cgroup
+
+# What lxcfs puts there is allowed; anything else inside /proc would deceive the kernel's own consumers
+_IN_PROC = frozenset(
+    f"/proc/{name}"
+    for name in (
+        *("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "net/dev"),
+        *("sys/kernel/ns_last_pid", "sys/crypto/fips_enabled"),
+    )
+)
+_KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+_LINKS = {name: target for name, target in filesystems.LINKS.items() if name != "ptmx"}
+
+
+class Device:
+    """A node of `linux.devices`."""
+
+    def __init__(self, entry: dict[str, Any]) -> None:
+        self.path: str = os.path.normpath(entry["path"])
+        kind = entry.get("type")
+        if kind not in _KINDS:
+            raise UsageError(f"linux.devices: {kind!r} is no type of device", hint="c, b, u or p")
+        if kind != "p" and not ("major" in entry and "minor" in entry):
+            raise UsageError(f"linux.devices: {self.path} needs a major and a minor number")
+        self.mode = _KINDS[kind] | entry.get("fileMode", 0o666)
+        self.number = os.makedev(entry.get("major", 0), entry.get("minor", 0))
+        self.owner = (entry.get("uid", 0), entry.get("gid", 0))
+        if not self.path.startswith("/"):
+            raise UsageError(f"linux.devices: {self.path!r} is no absolute path")
+
+
+class Rootfs(Part):
+    """The root, furnished as config.json says, and entered by pivot_root (`pivot=False`: by moving it onto /)."""
+
+    namespaces = linux.CLONE_NEWNS
+
+    def __init__(self, config: dict[str, Any], bundle: str, cgroup: Cgroup | None, *, pivot: bool = True) -> None:
+        root, section = config["root"], config.get("linux") or {}
+        self.rootfs = os.path.normpath(os.path.join(bundle, root["path"]))
+        self.read_only = bool(root.get("readonly"))
+        self.pivot = pivot
+        self.cgroup = cgroup
+        kinds = {entry["type"]: entry.get("path") for entry in section.get("namespaces") or ()}
+        self.own_cgroup_view = "cgroup" in kinds
+        self.user_namespace = "user" in kinds
+        self.mounts = []
+        for entry in config.get("mounts") or ():
+            self.mounts.append(Mount(entry))
+            self._check(self.mounts[-1])
+        self.devices = [Device(entry) for entry in section.get("devices") or ()]
+        named = {device.path for device in self.devices}
+        for name, (major, minor) in filesystems.DEVICES.items():
+            if f"/dev/{name}" not in named:
+                self.devices.append(Device({"path": f"/dev/{name}", "type": "c", "major": major, "minor": minor}))
+        self.masked = section.get("maskedPaths") or []
+        self.read_only_paths = section.get("readonlyPaths") or []
+        name = section.get("rootfsPropagation") or ""
+        if name and name.removeprefix("r") not in PROPAGATION:
+            raise UsageError(f"linux.rootfsPropagation: no propagation is called {name!r}")
+        self.propagation = PROPAGATION.get(name.removeprefix("r"), 0)
+
+    def _check(self, mount: Mount) -> None:
+        if not mount.destination.startswith("/"):
+            mount.destination = f"/{mount.destination}"  # runtime-spec 1.0 had it relative to the root
+        mount.destination = os.path.normpath(mount.destination)
+        inside = mount.destination.startswith("/proc/")
+        if inside and mount.destination not in _IN_PROC:
+            raise UsageError(f"{mount.destination!r} cannot be mounted because it is inside /proc")
+        if mount.destination == "/proc" and mount.type not in ("proc", "bind"):
+            raise UsageError(f"{mount.destination!r} cannot be mounted because it is not of type proc")
+        if mount.idmap and not (mount.uid_mappings or self.user_namespace):
+            raise UsageError(f"mounts: {mount.destination} is to be idmapped, but by no mapping")
+
+    # ------------------------------------------------------------------------------------------------ on the host
+
+    def prepare(self, host: Host) -> None:
+        try:
+            is_directory = stat.S_ISDIR(os.stat(self.rootfs).st_mode)
+        except OSError as error:
+            raise UsageError(f"the root {self.rootfs} cannot be used: {error.strerror}") from None
+        if not is_directory:
+            raise UsageError(f"the root {self.rootfs} is not a directory")
+        self.is_directory = {
+            number: stat.S_ISDIR(_source(mount).st_mode) for number, mount in enumerate(self.mounts) if mount.bind
+        }
+
+    def attach(self, host: Host) -> None:
+        for number, mount in enumerate(self.mounts):
+            if mount.bind:
+                host.give(f"mount {number}", self._copy(host, mount))
+
+    def _copy(self, host: Host, mount: Mount) -> int:
+        """A detached copy of what is to be bound, with the attributes it will have."""
+        recursive = linux.AT_RECURSIVE if mount.recursive else 0
+        tree = linux.open_tree(
+            linux.AT_FDCWD, mount.source, linux.OPEN_TREE_CLONE | linux.OPEN_TREE_CLOEXEC | recursive
+        )
+        try:
+            if mount.idmap or mount.uid_mappings:
+                self._idmap(host, mount, tree)
+            kind, all_below = mount.propagation[-1] if mount.propagation else (linux.MS_PRIVATE, True)
+            if kind != linux.MS_SHARED or mount.propagation:
+                below = linux.AT_RECURSIVE if all_below else 0
+                linux.mount_setattr(tree, "", linux.AT_EMPTY_PATH | below, propagation=kind)
+            for attributes, below in ((mount.attributes, 0), (mount.everywhere, linux.AT_RECURSIVE)):
+                if attributes:
+                    linux.mount_setattr(
+                        tree,
+                        "",
+                        linux.AT_EMPTY_PATH | below,
+                        set_attributes=attributes.set,
+                        clear_attributes=attributes.clear,
+                    )
+        except BaseException:
+            os.close(tree)
+            raise
+        return tree
+
+    def _idmap(self, host: Host, mount: Mount, tree: int) -> None:
+        if mount.uid_mappings:
+            raise UsageError(f"mounts: {mount.destination}: mappings of its own for one mount are not supported")
+        namespace = linux.open(f"/proc/{host.pid}/ns/user", os.O_RDONLY)
+        try:
+            below = linux.AT_RECURSIVE if mount.idmap == "ridmap" else 0
+            linux.mount_setattr(
+                tree,
+                "",
+                linux.AT_EMPTY_PATH | below,
+                set_attributes=linux.MOUNT_ATTR_IDMAP,
+                userns_fd=namespace,
+            )
+        finally:
+            os.close(namespace)
+
+    # -------------------------------------------------------------------------------------------- in the process
+
+    def join(self, inside: Inside) -> None:
+        linux.mount(None, "/", flags=linux.MS_REC | (self.propagation or linux.MS_SLAVE))
+
+    def mount(self, inside: Inside) -> None:
+        _make_parent_private(self.rootfs)
+        linux.mount(self.rootfs, self.rootfs, flags=linux.MS_BIND | linux.MS_REC)
+        inside.rootfs = self.rootfs
+        with within.root(self.rootfs) as root:
+            for number, mount in enumerate(self.mounts):
+                if mount.bind:
+                    with within.place(root, mount.destination, directory=self.is_directory[number]) as target:
+                        within.hang(inside.fds[f"mount {number}"], target)
+                elif mount.type in ("cgroup", "cgroup2"):
+                    self._mount_cgroup(root, mount)
+                else:
+                    _mount(root, mount)
+            if not any(mount.bind and mount.destination == "/dev" for mount in self.mounts):
+                self._make_devices(root)
+            if inside.cwd != "/":
+                within.make(root, inside.cwd)
+
+    def enter(self, inside: Inside) -> None:
+        with within.root(self.rootfs) as root:
+            for path in self.read_only_paths:
+                filesystems.make_read_only(root, path)
+            if self.masked:
+                filesystems.mask(root, self.masked)
+            for mount in self.mounts:
+                if not mount.bind and mount.read_only and mount.type == "tmpfs":
+                    fd = linux.openat2(root, mount.destination.lstrip("/"), os.O_PATH)
+                    linux.mount_setattr(fd, "", linux.AT_EMPTY_PATH, set_attributes=linux.MOUNT_ATTR_RDONLY)
+                    os.close(fd)
+            if self.read_only:
+                linux.mount_setattr(root, "", linux.AT_EMPTY_PATH, set_attributes=linux.MOUNT_ATTR_RDONLY)
+            linux.fchdir(root)
+        if self.pivot:
+            linux.pivot_root(".", ".")
+            # what is unmounted here must not be unmounted on the host
+            linux.mount(None, ".", flags=linux.MS_SLAVE | linux.MS_REC)
+            linux.umount2(".", linux.MNT_DETACH)
+        else:
+            linux.mount(self.rootfs, "/", flags=linux.MS_MOVE)
+            linux.chroot(".")
+        linux.chdir("/")
+        if self.propagation in (linux.MS_SHARED, linux.MS_UNBINDABLE):
+            linux.mount(None, "/", flags=linux.MS_REC | self.propagation)
+
+    # ---------------------------------------------------------------------------------------------------- helpers
+
+    def _make_devices(self, root: int) -> None:
+        before = linux.umask(0)
+        try:
+            for device in self.devices:
+                parent, _, name = device.path.rpartition("/")
+                within.make(root, parent)
+                directory = linux.openat2(root, parent.lstrip("/") or ".", os.O_PATH | os.O_DIRECTORY)
+                try:
+                    self._make_device(directory, name, device)
+                finally:
+                    os.close(directory)
+            directory = linux.openat2(root, "dev", os.O_PATH | os.O_DIRECTORY)
+            try:
+                for name, target in (_LINKS | {"ptmx": "pts/ptmx"}).items():
+                    try:
+                        linux.symlink(target, name, dir_fd=directory)
+                    except FileExistsError:
+                        if name == "ptmx":  # a root that brings a node of the host's
+                            linux.unlink(name, dir_fd=directory)
+                            linux.symlink(target, name, dir_fd=directory)
+            finally:
+                os.close(directory)
+        finally:
+            linux.umask(before)
+
+    def _make_device(self, directory: int, name: str, device: Device) -> None:
+        if self.user_namespace:
+            os.close(linux.open(name, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW, 0o666, dir_fd=directory))
+            with within.place(directory, name) as target:
+                linux.mount(device.path, within.path_of(target), flags=linux.MS_BIND)
+            return
+        try:
+            linux.mknod(name, device.mode, device.number, dir_fd=directory)
+        except FileExistsError:
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            if stat.S_IFMT(status.st_mode) != stat.S_IFMT(device.mode) or status.st_rdev != device.number:
+                raise HostError(f"{device.path} is there already, and is not the device it should be") from None
+            return
+        if any(device.owner):
+            os.chown(name, *device.owner, dir_fd=directory, follow_symlinks=False)
+
+    def _mount_cgroup(self, root: int, mount: Mount) -> None:
+        """The container's cgroups: one tree on v2, a directory of trees on v1; only its own part of each."""
+        trees = self.cgroup.trees if self.cgroup else []
+        legacy = [tree for tree in trees if tree.controllers]
+        with within.place(root, mount.destination) as target:
+            path = within.path_of(target)
+            if not legacy:
+                linux.mount("cgroup", path, "cgroup2", mount.flags, mount.data or None)
+                return
+            linux.mount("tmpfs", path, "tmpfs", mount.flags & ~linux.MS_RDONLY, "mode=755")
+        top = linux.openat2(root, mount.destination.lstrip("/"), os.O_PATH | os.O_DIRECTORY)
+        try:
+            for tree in legacy:
+                self._mount_tree(top, tree.name, ",".join(tree.controllers), tree.directory, mount.flags)
+                for controller in tree.controllers:
+                    if controller != tree.name and "=" not in controller:
+                        linux.symlink(tree.name, controller, dir_fd=top)
+            if mount.read_only:
+                linux.mount_setattr(top, "", linux.AT_EMPTY_PATH, set_attributes=linux.MOUNT_ATTR_RDONLY)
+        finally:
+            os.close(top)
+
+    def _mount_tree(self, top: int, name: str, controllers: str, directory: str, flags: int) -> None:
+        with within.place(top, name) as target:
+            if self.own_cgroup_view:
+                options = f"none,{controllers}" if "=" in controllers else controllers
+                linux.mount("cgroup", within.path_of(target), "cgroup", flags, options)
+            else:
+                linux.mount(directory, within.path_of(target), flags=linux.MS_BIND)
+        if not self.own_cgroup_view:
+            fd = linux.openat2(top, name, os.O_PATH)
+            everything = linux.MOUNT_ATTR_RDONLY | linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV
+            everything |= linux.MOUNT_ATTR_NOEXEC  # the same bits as those of mount(2), for these four
+            linux.mount_setattr(fd, "", linux.AT_EMPTY_PATH, set_attributes=flags & everything)
+            os.close(fd)
+
+
+def _mount(root: int, mount: Mount) -> None:
+    flags = mount.flags
+    late = mount.type == "tmpfs" and mount.read_only  # others are mounted on it: read-only at the very end
+    with within.place(root, mount.destination) as target:
+        source: str | None = mount.source
+        linux.mount(
+            source,
+            within.path_of(target),
+            None if flags & linux.MS_REMOUNT else mount.type,
+            flags & ~linux.MS_RDONLY if late else flags,
+            mount.data or None,
+        )
+    if mount.propagation or mount.everywhere:
+        fd = linux.openat2(root, mount.destination.lstrip("/"), os.O_PATH)
+        for kind, below in mount.propagation:
+            linux.mount(None, within.path_of(fd), flags=kind | (linux.MS_REC if below else 0))
+        if mount.everywhere:
+            linux.mount_setattr(
+                fd,
+                "",
+                linux.AT_EMPTY_PATH | linux.AT_RECURSIVE,
+                set_attributes=mount.everywhere.set,
+                clear_attributes=mount.everywhere.clear,
+            )
+        os.close(fd)
+
+
+def _source(mount: Mount) -> os.stat_result:
+    try:
+        return os.stat(mount.source)
+    except OSError as error:
+        raise UsageError(f"mounts: {mount.source}, to be bound to {mount.destination}: {error.strerror}") from None
+
+
+def _make_parent_private(rootfs: str) -> None:
+    """The mount that the root lies on must not be shared: pivot_root would refuse, pivot_root(2)."""
+    with open("/proc/self/mountinfo") as file:
+        lines = [line.split() for line in file]
+    on = max(
+        (fields for fields in lines if rootfs == fields[4] or rootfs.startswith(f"{fields[4].rstrip('/')}/")),
+        key=lambda fields: len(fields[4]),
+    )
+    if any(field.startswith("shared:") for field in on[6 : on.index("-")]):
+        linux.mount(None, on[4], flags=linux.MS_PRIVATE)

@@ -1,0 +1,150 @@
+"""What is remembered of a container: one directory, `<root>/<id>`.
+
+    state.json    its process, its bundle, what its parts took from the host
+    config.json   the bundle's, as it was at create
+    start.sock    there as long as it waits for `start`
+
+There is no daemon that knows more: a status is worked out from these and from the kernel. A pid alone would mean
+another process one day; with its start time it does not.
+"""
+
+from __future__ import annotations
+
+import os
+
+from minicontainer import state
+from minicontainer.container import records
+from minicontainer.errors import ConflictError, NotFoundError, UsageError
+from minicontainer.runtime.hold import SOCKET
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+DEFAULT_ROOT = "/run/minicontainer-runtime"
+OCI_VERSION = "1.2.0"
+_IN_A_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
+
+
+class State:
+    """One container's directory."""
+
+    def __init__(self, root: str, id: str) -> None:
+        if not id or id in (".", "..") or len(id) > 1024 or not _IN_A_NAME.issuperset(id):
+            raise UsageError(f"invalid container ID format: {id!r}", hint="letters, digits and _ + - .")
+        self.root, self.id = root, id
+        self.directory = f"{root}/{id}"
+        self.values: dict[str, Any] = {}
+
+    @classmethod
+    def make(cls, root: str, id: str) -> State:
+        """The directory of a new container. Raises ConflictError when there is one of this id."""
+        self = cls(root, id)
+        os.makedirs(root, 0o711, exist_ok=True)
+        try:
+            os.mkdir(self.directory, 0o711)
+        except FileExistsError:
+            raise ConflictError(f"container with id {id} exists: container with given ID already exists") from None
+        return self
+
+    @classmethod
+    def open(cls, root: str, id: str) -> State:
+        """The container of this id. Raises NotFoundError, and ConflictError when its state cannot be read."""
+        self = cls(root, id)
+        try:
+            self.values = state.read_json(f"{self.directory}/state.json")
+            if not isinstance(self.values.get("pid"), int) or not isinstance(self.values.get("parts"), list):
+                raise ValueError("no such state was written by this program")
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotFoundError(f"container {id!r} does not exist: container does not exist") from None
+        except (ValueError, AttributeError) as error:
+            raise ConflictError(
+                f"the state of container {id} is damaged: {error}", hint="delete --force removes it"
+            ) from None
+        return self
+
+    def save(self) -> None:
+        state.write_json(f"{self.directory}/state.json", self.values)
+
+    @property
+    def pid(self) -> int:
+        pid: int = self.values["pid"]
+        return pid
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """config.json as it was at create."""
+        value: dict[str, Any] = state.read_json(f"{self.directory}/config.json")
+        return value
+
+    def alive(self) -> bool:
+        """Whether its process runs (a zombie does not)."""
+        return self.pid > 0 and state.start_time(self.pid) == self.values["start_time"]
+
+    def status(self) -> str:
+        """creating, created, running, paused or stopped."""
+        if self.values.get("creating"):
+            return "creating" if records.is_alive(self.values["creating"]) else "stopped"
+        if not self.alive():
+            return "stopped"
+        if os.path.exists(f"{self.directory}/{SOCKET}"):
+            return "created"
+        return "paused" if frozen(self.values["cgroup"]) else "running"
+
+    def describe(self, status: str = "") -> dict[str, Any]:
+        """The state as the specification has it; hooks get it on their stdin. runtime-spec, runtime.md, "State" """
+        status = status or self.status()
+        described = {
+            "ociVersion": OCI_VERSION,
+            "id": self.id,
+            "status": status,
+            "pid": 0 if status == "stopped" else self.pid,
+            "bundle": self.values["bundle"],
+        }
+        if self.values["annotations"]:
+            described["annotations"] = self.values["annotations"]
+        return described
+
+    def release(self) -> None:
+        """Undo what its parts took from the host, and forget it. The first error is raised at the end."""
+        failed: list[Exception] = []
+        for entry in reversed(self.values.get("parts", [])):
+            try:
+                records.recall(entry).release()
+            except Exception as error:
+                failed.append(error)
+        if failed:
+            raise failed[0]
+        self.forget()
+
+    def forget(self) -> None:
+        """Remove the directory, state.json last: until then it can be tried again."""
+        try:
+            names = os.listdir(self.directory)
+            for name in sorted(names, key=lambda name: name == "state.json"):
+                os.unlink(f"{self.directory}/{name}")
+            os.rmdir(self.directory)
+        except FileNotFoundError:
+            pass  # somebody else is removing it, too
+
+
+def frozen(directories: dict[str, str]) -> bool:
+    """Whether the container's cgroup stands still."""
+    for file in ("freezer/freezer.state", "unified/cgroup.events"):
+        controller, _, name = file.partition("/")
+        if controller in directories:
+            try:
+                with open(f"{directories[controller]}/{name}") as text:
+                    content = text.read()
+            except FileNotFoundError:
+                continue
+            return "FROZEN" in content if controller == "freezer" else "frozen 1" in content
+    return False
+
+
+def listed(root: str) -> list[str]:
+    """The ids below a root."""
+    try:
+        return sorted(os.listdir(root))
+    except FileNotFoundError:
+        return []

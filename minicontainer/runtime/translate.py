@@ -1,0 +1,200 @@
+"""config.json → parts.
+
+Everything that the specification knows is either done, by a part of this chapter or of an earlier one, or refused by
+its name: a limit that is silently not there is worse than none. What the specification does not know is ignored, as
+it demands (config.md, "Extensibility").
+"""
+
+from __future__ import annotations
+
+import os
+
+from minicontainer import state
+from minicontainer.errors import UsageError
+from minicontainer.runtime import hooks
+from minicontainer.runtime.cgroup import Cgroup
+from minicontainer.runtime.console import Console
+from minicontainer.runtime.identity import Identity, Personality
+from minicontainer.runtime.namespaces import OciNamespaces, Sysctls
+from minicontainer.runtime.rootfs import Rootfs
+from minicontainer.security.capabilities import Capabilities
+from minicontainer.security.limits import KINDS, OomScore, Rlimits
+from minicontainer.security.no_new_privs import NoNewPrivs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from minicontainer.container.part import Part
+
+# known to the specification, and not done here: refused unless empty
+_REFUSED = {
+    "": ("solaris", "windows", "vm", "zos", "freebsd"),
+    "process": ("commandLine", "scheduler", "ioPriority", "execCPUAffinity", "apparmorProfile", "selinuxLabel"),
+    "linux": ("intelRdt", "mountLabel", "netDevices", "memoryPolicy"),
+}
+
+
+class Plan:
+    """What a process's description means: the parts, and what it is called with."""
+
+    def __init__(self, parts: list[Part], process: dict[str, Any]) -> None:
+        self.parts = parts
+        self.argv: list[str] = process["args"]
+        self.env = environment(process)
+        self.cwd: str = process["cwd"]
+        self.terminal = bool(process.get("terminal"))
+
+
+class ContainerPlan(Plan):
+    """What a config.json means."""
+
+    def __init__(self, parts: list[Part], process: dict[str, Any], cgroup: Cgroup) -> None:
+        super().__init__(parts, process)
+        self.cgroup = cgroup
+
+
+def load(bundle: str) -> dict[str, Any]:
+    """The bundle's config.json. Raises UsageError for one that is none, or lacks what every one must have."""
+    path = f"{bundle}/config.json"
+    try:
+        config = state.read_json(path)
+    except OSError as error:
+        raise UsageError(f"{path}: {(error.strerror or '').lower()}", hint="`spec` writes one") from None
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is not JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise UsageError(f"{path} is no JSON object")
+    return config
+
+
+def translate(config: dict[str, Any], id: str, bundle: str, *, pivot: bool = True) -> ContainerPlan:
+    """The parts that make what `config` describes. Raises UsageError naming the first field that cannot be."""
+    try:
+        return _translate(config, id, bundle, pivot)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise UsageError(f"{bundle}/config.json is not what the OCI runtime specification wants: {what}") from error
+
+
+def _translate(config: dict[str, Any], id: str, bundle: str, pivot: bool) -> ContainerPlan:
+    version = config.get("ociVersion")
+    if not isinstance(version, str) or not version.startswith("1."):
+        raise UsageError(f"ociVersion: {version!r} is not supported", hint="1.0.0 to 1.2.0")
+    _refuse(config, "")
+    section = config.get("linux")
+    if section is None:
+        raise UsageError("linux: a config.json without this section is not supported")
+    _refuse(section, "linux")
+    process = config.get("process")
+    if process is None:
+        raise UsageError("process: a container without a process is not supported")
+    check_process(process)
+    if not config.get("root"):
+        raise UsageError("root: a container without a root filesystem is not supported")
+    for name, value in (config.get("annotations") or {}).items():
+        if not name or not isinstance(value, str):
+            raise UsageError(f"annotations: {name!r} is {value!r}: names are not empty, values are text")
+
+    limits = section.get("resources") or {}
+    cgroup = Cgroup(section.get("cgroupsPath") or "", id, limits)
+    spaces = OciNamespaces(config)
+    parts: list[Part] = [cgroup]
+    parts += _devices(limits, section, cgroup)
+    parts.append(spaces)
+    if sysctls := section.get("sysctl"):
+        parts.append(Sysctls(sysctls, config))
+    given = config.get("hooks") or {}
+    hooks.check(given)
+    if any(given.get(kind) for kind in ("prestart", "createRuntime", "createContainer")):
+        parts.append(hooks.CreateHooks(given))
+    parts.append(Rootfs(config, bundle, cgroup, pivot=pivot))
+    if section.get("personality"):
+        parts.append(Personality(section["personality"]))
+    parts += of_process(process, section)
+    return ContainerPlan(parts, process, cgroup)
+
+
+def _devices(limits: dict[str, Any], section: dict[str, Any], cgroup: Cgroup) -> list[Part]:
+    return []
+
+
+def check_process(process: dict[str, Any]) -> None:
+    """Raise UsageError for a process that cannot be, or not here."""
+    _refuse(process, "process")
+    args, cwd = process.get("args"), process.get("cwd")
+    if not args or not all(isinstance(word, str) and "\0" not in word for word in args) or not args[0]:
+        raise UsageError(f"process.args: {args!r}: it needs a command")
+    if not isinstance(cwd, str) or not cwd.startswith("/"):
+        raise UsageError(f"process.cwd: {cwd!r} is no absolute path")
+    if any("\0" in word for word in process.get("env") or ()):
+        raise UsageError("process.env: there is a NUL byte in it")
+
+
+def of_process(process: dict[str, Any], section: dict[str, Any]) -> list[Part]:
+    """The parts of config.json's `process`, which are those of `exec` too."""
+    parts: list[Part] = []
+    if process.get("terminal"):
+        parts.append(Console(process.get("consoleSize")))
+    if (score := process.get("oomScoreAdj")) is not None:
+        parts.append(OomScore(score))
+    if limits := process.get("rlimits"):
+        parts.append(_rlimits(limits))
+    if process.get("noNewPrivileges"):
+        parts.append(NoNewPrivs())
+    parts.append(Identity(process.get("user") or {}))
+    if (sets := process.get("capabilities")) is not None:
+        parts.append(Capabilities.exactly(**{name: sets.get(name) or () for name in _SETS}))
+    parts += _seccomp(process, section)
+    return parts
+
+
+_SETS = ("bounding", "effective", "permitted", "inheritable", "ambient")
+
+
+def _seccomp(process: dict[str, Any], section: dict[str, Any]) -> list[Part]:
+    profile = section.get("seccomp")
+    if not profile:
+        return []
+    from minicontainer.security.seccomp import Seccomp
+
+    actions = {profile.get("defaultAction"), *(rule.get("action") for rule in profile.get("syscalls") or ())}
+    if profile.get("listenerPath") or "SCMP_ACT_NOTIFY" in actions:
+        raise UsageError("linux.seccomp: SCMP_ACT_NOTIFY and listenerPath are not supported")
+    return [Seccomp(profile)]
+
+
+def _rlimits(entries: list[dict[str, Any]]) -> Rlimits:
+    limits: dict[str, int | tuple[int | None, int | None] | None] = {}
+    for entry in entries:
+        name = entry["type"].removeprefix("RLIMIT_").lower()
+        if name not in KINDS or not entry["type"].startswith("RLIMIT_"):
+            raise UsageError(f"process.rlimits: there is no {entry['type']!r}")
+        if name in limits:
+            raise UsageError(f"process.rlimits: {entry['type']} is there twice")
+        limits[name] = (entry["soft"], entry["hard"])
+    return Rlimits(**limits)
+
+
+def environment(process: dict[str, Any]) -> dict[str, str]:
+    """`process.env`; of a name that is there twice the last counts."""
+    return dict(line.split("=", 1) for line in process.get("env") or () if "=" in line)
+
+
+def _refuse(section: dict[str, Any], name: str) -> None:
+    for field in _REFUSED[name]:
+        if section.get(field):
+            raise UsageError(f"{f'{name}.' if name else ''}{field} is not supported")
+
+
+def absolute(bundle: str) -> str:
+    """The bundle's directory, absolute."""
+    return os.path.abspath(bundle or ".")
+
+
+def number(text: str, where: str) -> int:
+    """A number that was written in an option. Raises UsageError."""
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"{where}: {text!r} is no number") from None

@@ -1,0 +1,385 @@
+"""What can be asked of a runtime: one function for each verb, in the order of a container's life."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+
+from minicontainer import linux, state
+from minicontainer.errors import ConflictError, NotFoundError, UsageError
+from minicontainer.runtime.states import State, listed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Options = dict[str, Any]
+
+
+def create(root: str, options: Options, words: list[str]) -> int:
+    """Make a container that waits for `start`."""
+    _make(root, options, words, hold=True)
+    return 0
+
+
+def run(root: str, options: Options, words: list[str]) -> int:
+    """Make a container, start it, wait for its end, delete it. With --detach only the first two."""
+    from minicontainer.runtime import foreground
+
+    container, made = _make(root, options, words, hold=False)
+    if options.get("detach"):
+        return 0
+    try:
+        return foreground.stay(made)
+    finally:
+        if not options.get("keep"):
+            _destroy(container)
+
+
+def _make(root: str, options: Options, words: list[str], *, hold: bool) -> Any:
+    from minicontainer.runtime import creating, translate
+
+    (id,) = _words(words, 1)
+    bundle = os.path.abspath(options.get("bundle") or ".")
+    config = translate.load(bundle)
+    plan = translate.translate(config, id, bundle, pivot=not options.get("no-pivot"))
+    _check_terminal(plan.terminal, hold or bool(options.get("detach")), options.get("console-socket"))
+    container = State.make(root, id)
+    made = creating.create(
+        plan,
+        config,
+        container,
+        bundle,
+        hold=hold,
+        keep=options.get("preserve-fds") or 0,
+        console_socket=options.get("console-socket") or "",
+        pid_file=options.get("pid-file") or "",
+    )
+    return container, made
+
+
+def _check_terminal(terminal: bool, detached: bool, socket: str | None) -> None:
+    if terminal and detached and not socket:
+        raise UsageError("cannot allocate tty if the runtime will detach without setting console socket")
+    if socket and not (terminal and detached):
+        raise UsageError("cannot use console socket if the runtime will not detach or allocate tty")
+
+
+def start(root: str, options: Options, words: list[str]) -> int:
+    """Let a created container become its command."""
+    from minicontainer.runtime import hold
+
+    container = State.open(root, _words(words, 1)[0])
+    if (status := container.status()) != "created":
+        raise ConflictError(f"cannot start a container in the {status} state")
+    hold.go(container.directory)
+    _hooks(container, "poststart", "running")
+    return 0
+
+
+def _hooks(container: State, kind: str, status: str) -> None:
+    try:
+        entries = (container.config.get("hooks") or {}).get(kind)
+    except FileNotFoundError:
+        return  # it was killed while it was being made
+    if entries:
+        from minicontainer.runtime import hooks
+
+        hooks.run(kind, entries, container.describe(status))
+
+
+def tell_state(root: str, options: Options, words: list[str]) -> int:
+    """Print a container's state."""
+    container = State.open(root, _words(words, 1)[0])
+    described = container.describe() | {
+        "rootfs": container.values["rootfs"],
+        "created": container.values["created"],
+        "owner": _owner(container),
+    }
+    print(json.dumps(described, indent=2))
+    return 0
+
+
+def kill(root: str, options: Options, words: list[str]) -> int:
+    """Send a signal (SIGTERM) to a container's first process, or to all of them."""
+    from minicontainer.runtime import cgroup
+
+    id, text = (_words(words, 1)[0], "SIGTERM") if len(words) == 1 else _words(words, 2)
+    number = signal_number(text)
+    container = State.open(root, id)
+    if options.get("all"):
+        for pid in cgroup.processes(container.values["cgroup"], below=True):
+            try:
+                linux.kill(pid, number)
+            except ProcessLookupError:
+                continue
+        return 0
+    if container.status() in ("stopped", "creating"):
+        raise ConflictError("container not running")
+    _signal(container, number)
+    return 0
+
+
+def _signal(container: State, number: int) -> None:
+    try:
+        pidfd = linux.pidfd_open(container.pid)
+    except ProcessLookupError:
+        return
+    try:
+        if container.alive():  # the descriptor means it, and no later process of its number
+            linux.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(pidfd)
+
+
+def signal_number(text: str) -> int:
+    """`9`, `KILL`, `SIGKILL`, `RTMIN+3`. Raises UsageError."""
+    name = text.upper().removeprefix("SIG")
+    base, plus, offset = name.partition("+") if "+" in name else name.partition("-")
+    try:
+        if text.isdecimal():
+            number = int(text)
+        elif base in ("RTMIN", "RTMAX"):
+            number = getattr(signal, f"SIG{base}") + (int(offset) * (1 if "+" in name else -1) if plus else 0)
+        else:
+            number = int(signal.Signals[f"SIG{name}"])
+    except (KeyError, ValueError):
+        raise UsageError(f"unknown signal {text!r}") from None
+    if not 0 <= number <= 64:
+        raise UsageError(f"unknown signal {text!r}")
+    return number
+
+
+def delete(root: str, options: Options, words: list[str]) -> int:
+    """Remove a container that has stopped, or was never started; with --force, any."""
+    (id,) = _words(words, 1)
+    try:
+        container = State.open(root, id)
+    except NotFoundError:
+        if not options.get("force"):
+            raise
+        State(root, id).forget()  # a directory without a state: `create` was killed at its very beginning
+        return 0
+    except ConflictError:
+        if not options.get("force"):
+            raise
+        State(root, id).forget()
+        return 0
+    status = container.status()
+    if status not in ("stopped", "created") and not options.get("force"):
+        raise ConflictError(f"cannot delete container {id} that is not stopped: {status}")
+    _destroy(container)
+    return 0
+
+
+def _destroy(container: State) -> None:
+    """End what runs of it, and remove all of it."""
+    if container.values.get("creating"):
+        _end_process(container.values["creating"]["pid"], container.values["creating"]["start_time"])
+    _end_process(container.pid, container.values["start_time"])
+    error: Exception | None = None
+    try:
+        _hooks(container, "poststop", "stopped")
+    except Exception as failed:
+        error = failed  # the rest goes on, runtime-spec, runtime.md, "Lifecycle"
+    container.release()
+    if error:
+        print(f"warning: {error}", file=sys.stderr)
+
+
+def _end_process(pid: int, start_time: int) -> None:
+    """Kill a process, if it is still that one, and wait until it is gone (a zombie is: its parent's to bury)."""
+    if pid <= 0 or not start_time or pid == os.getpid():
+        return
+    while state.start_time(pid) == start_time:
+        try:
+            pidfd = linux.pidfd_open(pid)
+            try:
+                if state.start_time(pid) == start_time:
+                    linux.pidfd_send_signal(pidfd, 9)
+            finally:
+                os.close(pidfd)
+        except ProcessLookupError:
+            return
+        time.sleep(0.001)
+
+
+def pause(root: str, options: Options, words: list[str]) -> int:
+    """Have all processes of a container stand still."""
+    from minicontainer.runtime import cgroup
+
+    container = State.open(root, _words(words, 1)[0])
+    if (status := container.status()) not in ("running", "created"):
+        raise ConflictError(f"container not running: it is {status}")
+    cgroup.freeze(container.values["cgroup"], True)
+    return 0
+
+
+def resume(root: str, options: Options, words: list[str]) -> int:
+    """Let a paused container go on."""
+    from minicontainer.runtime import cgroup
+
+    container = State.open(root, _words(words, 1)[0])
+    if (status := container.status()) != "paused":
+        raise ConflictError(f"container not paused: it is {status}")
+    cgroup.freeze(container.values["cgroup"], False)
+    return 0
+
+
+def exec_(root: str, options: Options, words: list[str]) -> int:
+    """Run a second process in a container."""
+    from minicontainer.runtime import foreground, joining
+
+    if not words:
+        raise UsageError("exec: which container?")
+    container = State.open(root, words[0])
+    config = container.config
+    if options.get("process"):
+        process = state.read_json(options["process"])
+    elif len(words) < 2:
+        raise UsageError("process args cannot be empty")
+    else:
+        process = joining.process_of(config, options, words[1:])
+    _check_terminal(bool(process.get("terminal")), bool(options.get("detach")), options.get("console-socket"))
+    made = joining.join(
+        container,
+        process,
+        config=config,
+        keep=options.get("preserve-fds") or 0,
+        console_socket=options.get("console-socket") or "",
+        pid_file=options.get("pid-file") or "",
+        ignore_paused=bool(options.get("ignore-paused")),
+        cgroups=joining.cgroup_option(options.get("cgroup") or []),
+    )
+    return 0 if options.get("detach") else foreground.stay(made)
+
+
+def list_(root: str, options: Options, words: list[str]) -> int:
+    """List the containers of this root."""
+    rows = []
+    for id in listed(root):
+        try:
+            container = State.open(root, id)
+            row = container.describe()
+        except (NotFoundError, ConflictError, UsageError) as error:
+            print(f"{id}: {error}", file=sys.stderr)
+            continue
+        row |= {
+            "rootfs": container.values["rootfs"],
+            "created": container.values["created"],
+            "owner": _owner(container),
+        }
+        rows.append(row)
+    if options.get("quiet"):
+        for row in rows:
+            print(row["id"])
+    elif options.get("format", "table") == "json":
+        print(json.dumps(rows or None))
+    elif options.get("format", "table") == "table":
+        fields = ("id", "pid", "status", "bundle", "created", "owner")
+        table = [[field.upper() for field in fields], *([str(row[field]) for field in fields] for row in rows)]
+        widths = [max(len(line[column]) for line in table) for column in range(len(fields))]
+        for line in table:
+            print("   ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+    else:
+        raise UsageError(f"invalid format option: {options['format']!r}", hint="table or json")
+    return 0
+
+
+def _owner(container: State) -> str:
+    uid = container.values["owner"]
+    if uid == 0:
+        return "root"
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"#{uid}"
+
+
+def ps(root: str, options: Options, words: list[str]) -> int:
+    """Show the processes of a container, as the host's ps shows them."""
+    from minicontainer.runtime import cgroup
+
+    if not words:
+        raise UsageError("ps: which container?")
+    container = State.open(root, words[0])
+    pids = cgroup.processes(container.values["cgroup"], below=True)
+    if options.get("format", "table") == "json":
+        print(json.dumps(pids))
+        return 0
+    if options.get("format", "table") != "table":
+        raise UsageError(f"invalid format option: {options['format']!r}", hint="table or json")
+    import subprocess
+
+    done = subprocess.run(["ps", *(words[1:] or ["-ef"])], capture_output=True, text=True)
+    if done.returncode:
+        raise UsageError(f"ps: {done.stderr.strip() or done.stdout.strip()}")
+    head, *lines = done.stdout.splitlines()
+    column = head.split().index("PID")
+    print(head)
+    for line in lines:
+        fields = line.split()
+        if len(fields) > column and fields[column].isdecimal() and int(fields[column]) in pids:
+            print(line)
+    return 0
+
+
+def update(root: str, options: Options, words: list[str]) -> int:
+    """Change the limits of a container."""
+    from minicontainer.runtime import updating
+
+    container = State.open(root, _words(words, 1)[0])
+    if container.status() == "stopped":
+        raise ConflictError("container not running: it is stopped")
+    updating.update(container, options)
+    return 0
+
+
+def events(root: str, options: Options, words: list[str]) -> int:
+    """Print what a container uses, once (--stats) or every --interval seconds, one JSON object a line."""
+    from minicontainer.runtime import usage
+
+    container = State.open(root, _words(words, 1)[0])
+    if (status := container.status()) == "stopped":
+        raise ConflictError(f"container with id {container.id} is not running: it is {status}")
+    interval = usage.seconds(options.get("interval") or "5s")
+    while True:
+        print(json.dumps({"type": "stats", "id": container.id, "data": usage.stats(container)}), flush=True)
+        if options.get("stats"):
+            return 0
+        time.sleep(interval)
+        if container.status() == "stopped":
+            return 0
+
+
+def features(root: str, options: Options, words: list[str]) -> int:
+    """Print what this runtime can do, as the specification's features document."""
+    from minicontainer.runtime.documents import features
+
+    print(json.dumps(features(), indent=2))
+    return 0
+
+
+def spec(root: str, options: Options, words: list[str]) -> int:
+    """Write a config.json to begin with."""
+    from minicontainer.runtime.documents import default_config
+
+    path = f"{options.get('bundle') or '.'}/config.json"
+    if os.path.exists(path):
+        raise ConflictError(f"File {path} exists. Remove it first")
+    with open(path, "x") as file:
+        file.write(json.dumps(default_config(rootless=bool(options.get("rootless"))), indent="\t") + "\n")
+    return 0
+
+
+def _words(words: list[str], count: int) -> list[str]:
+    if len(words) != count:
+        raise UsageError(f"it takes {count} argument{'s' if count > 1 else ''}, and not {len(words)}: {words}")
+    return words
