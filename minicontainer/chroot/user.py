@@ -14,6 +14,10 @@ from minicontainer import linux
 from minicontainer.container.part import Host, Inside, Part
 from minicontainer.errors import UsageError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 MAX_DATABASE = 4 << 20  # bytes of /etc/passwd that are read; the image wrote it
 
 
@@ -29,6 +33,9 @@ class User(Part):
         name, _, group = user.partition(":")
         if not name or group.startswith(":") or (":" in user and not group):
             raise UsageError(f"{user!r} is no user", hint="write NAME, UID, NAME:GROUP or UID:GID")
+
+    def record(self, host: Host) -> dict[str, Any]:
+        return {"user": self.user}
 
     def seal(self, inside: Inside) -> None:
         uid, gid, groups, home = resolve(self.user)

@@ -56,6 +56,7 @@ def _exec_arguments(parser: argparse.ArgumentParser) -> None:
     add("-e", "--env", action="append", default=[], metavar="KEY=VALUE", help="set an environment variable")
     add("-w", "--workdir", default="/", metavar="DIR", help="the directory it starts in")
     add("-u", "--user", metavar="USER", help="NAME, UID, NAME:GROUP or UID:GID")
+    add("--privileged", action="store_true", help="with all capabilities and system calls")
     add("container", metavar="CONTAINER")
     add("command", nargs="...", metavar="COMMAND")
 
@@ -67,7 +68,11 @@ def _exec(arguments: argparse.Namespace) -> int:
     if arguments.tty:
         parts.append(Terminal())
     if arguments.user:
-        parts.append(User(arguments.user))
+        parts = [*(part for part in parts if not isinstance(part, User)), User(arguments.user)]
+    if arguments.privileged:
+        from minicontainer.security import Capabilities, Seccomp
+
+        parts = [part for part in parts if not isinstance(part, (Capabilities, Seccomp))]
     env = dict(word.partition("=")[::2] for word in arguments.env)
     container = Container(arguments.command, *parts, env=env, cwd=arguments.workdir)
     if arguments.tty:

@@ -1,7 +1,7 @@
 """`minicontainer run`: options become parts, parts and an image become a container.
 
 The parts in their order are the chapters in theirs: namespaces, cgroup, the image's layers, the root, what is mounted
-in it, the network, the terminal, the user.
+in it, the network, what it may do, the terminal, the user.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import sys
 from minicontainer import images, state
 from minicontainer.cgroups import Cgroup
 from minicontainer.chroot import Bind, PivotRoot, Terminal, Tmpfs
+from minicontainer.chroot.filesystems import MASKED, READ_ONLY
 from minicontainer.cli import entries
 from minicontainer.container import DEVNULL, Container, Part
 from minicontainer.errors import ContainerError, NotFoundError, UsageError
 from minicontainer.namespaces import Namespaces
 from minicontainer.network import Bridge, HostNetwork, JoinNetwork, NoNetwork
 from minicontainer.overlayfs import Overlay
+from minicontainer.security import defaults
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--cpus", metavar="N", help="at most so many CPUs' time: 0.5")
     add("--cpuset-cpus", metavar="LIST", help="only on these CPUs: 0-1")
     add("--pids-limit", metavar="N", help="at most so many processes")
-    add("--network", default="bridge", metavar="NET", help="bridge, host, none or container:NAME (bridge)")
+    add("--network", action="append", default=[], metavar="NET", help="bridge, host, none, container:NAME, or your own")
+    add("--ip", default="", metavar="ADDRESS", help="its address in the first of your own networks")
+    add("--ip6", default="", metavar="ADDRESS", help="its IPv6 address there")
+    add("--network-alias", action="append", default=[], metavar="NAME", help="another name for it in your own networks")
     add("-p", "--publish", action="append", default=[], metavar="HOST:PORT", help="publish a port: 8080:80")
     add("-v", "--volume", action="append", default=[], metavar="SRC:DST", help="bind a host directory: /src:/dst:ro")
     add("--mount", action="append", default=[], metavar="SPEC", help="type=bind,source=/src,target=/dst,readonly")
@@ -54,6 +59,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--read-only", action="store_true", help="make its root read-only")
     add("--init", action="store_true", help="put a PID 1 above it that reaps and forwards signals")
     add("--entrypoint", metavar="COMMAND", help="in place of the image's entrypoint")
+    add("--cap-add", action="append", default=[], metavar="NAME", help="a capability more: NET_ADMIN, or ALL")
+    add("--cap-drop", action="append", default=[], metavar="NAME", help="a capability less")
+    add("--privileged", action="store_true", help="take nothing away: all capabilities, devices and system calls")
+    add("--security-opt", action="append", default=[], metavar="OPT", help="no-new-privileges, seccomp=FILE, …")
+    add("--ulimit", action="append", default=[], metavar="NAME=N", help="limit each process: nofile=1024:2048")
+    add("--oom-score-adj", type=int, metavar="N", help="how soon memory's shortage ends it: -1000 to 1000")
+    add("--userns", choices=("host", "private"), default="host", help="private: its root is nobody on the host")
     add("--pull", choices=("missing", "always", "never"), default="missing", help="when to fetch the image (missing)")
     add("--explain", action="store_true", help="print every system call that builds the container")
     add("image", metavar="IMAGE")
@@ -131,6 +143,10 @@ def _container(arguments: argparse.Namespace, image: Image) -> Container:
     upper = None if arguments.rm else entries.directory(container_id)
     network, kinds = _network(arguments)
     command = image.argv(arguments.command or None, entrypoint)
+    if arguments.userns == "private":
+        kinds = (*kinds, "user")
+    options = defaults.Options(arguments.security_opt)
+    open_paths = arguments.privileged or options.open_paths
     return image.container(
         arguments.command or None,
         entries.Entry(arguments.name, arguments.image, command, keep=not arguments.rm),
@@ -143,9 +159,14 @@ def _container(arguments: argparse.Namespace, image: Image) -> Container:
         ),
         # what is removed at the end need not reach the disk: unmounting would sync the whole filesystem below
         Overlay(image.layers, upper, volatile=arguments.rm),
-        PivotRoot(read_only=arguments.read_only),
+        PivotRoot(
+            read_only=arguments.read_only,
+            masked=() if open_paths else MASKED,
+            read_only_paths=() if open_paths else READ_ONLY,
+        ),
         *_mounts(arguments),
         network,
+        *_security(arguments, options),
         *([Terminal()] if arguments.tty else []),
         env=_environment(arguments),
         cwd=arguments.workdir or "",
@@ -157,24 +178,54 @@ def _container(arguments: argparse.Namespace, image: Image) -> Container:
     )
 
 
+def _security(arguments: argparse.Namespace, options: defaults.Options) -> list[Part]:
+    """Chapter 8: Docker's default set, and what the options say beside it."""
+    parts = defaults.default(
+        add=arguments.cap_add, drop=arguments.cap_drop, privileged=arguments.privileged, options=options
+    )
+    if arguments.ulimit or arguments.oom_score_adj is not None:
+        from minicontainer.security import OomScore, Rlimits
+
+        parts += [Rlimits.parse(arguments.ulimit)] if arguments.ulimit else []
+        parts += [OomScore(arguments.oom_score_adj)] if arguments.oom_score_adj is not None else []
+    return parts
+
+
 def _network(arguments: argparse.Namespace) -> tuple[Part, tuple[str, ...]]:
     """The part for --network, and the kinds of namespaces that go with it."""
-    kind, _, target = arguments.network.partition(":")
+    words = arguments.network or ["bridge"]
+    kind, _, target = words[0].partition(":")
+    if kind not in ("bridge", "none", "host", "container"):
+        return _own_networks(arguments, words), KINDS
+    if len(words) > 1:
+        raise UsageError(f"--network {words[0]} goes with no other", hint="several are for networks of your own")
     if arguments.publish and kind != "bridge":
+        raise UsageError(f"ports cannot be published with --network {words[0]}", hint="only bridges have addresses")
+    if arguments.ip6 or arguments.network_alias or (arguments.ip and kind != "bridge"):
         raise UsageError(
-            f"ports cannot be published with --network {arguments.network}", hint="only the bridge has addresses"
+            f"--network {words[0]} has no addresses to choose and no names",
+            hint="a network of your own has: `minicontainer network create NAME`",
         )
     if kind == "bridge":
-        return Bridge(publish=arguments.publish), KINDS
+        return Bridge(publish=arguments.publish, address=arguments.ip or None), KINDS
     if kind == "none":
         return NoNetwork(), KINDS
     if kind == "host":
         return HostNetwork(), KINDS
     if kind == "container" and target:
         return JoinNetwork(entries.running(target)["process"]["pid"]), KINDS
-    raise UsageError(
-        f"there is no network {arguments.network!r}", hint="bridge, host, none or container:NAME of a running one"
-    )
+    raise UsageError(f"--network {words[0]} names no container", hint="container:NAME of a running one")
+
+
+def _own_networks(arguments: argparse.Namespace, names: list[str]) -> Part:
+    from minicontainer.network import networks
+    from minicontainer.network.join import Join
+    from minicontainer.network.membership import Endpoint
+
+    for name in names:
+        networks.get(name)
+    first = Endpoint(names[0], arguments.ip, arguments.ip6)
+    return Join(first, *names[1:], publish=arguments.publish, aliases=arguments.network_alias)
 
 
 def _environment(arguments: argparse.Namespace) -> dict[str, str]:
