@@ -22,6 +22,7 @@ from minicontainer.notebook import charts, map
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NOTEBOOKS = sorted(glob.glob(f"{ROOT}/notebooks/*.ipynb"))
+STORED = [*NOTEBOOKS, *sorted(glob.glob(f"{ROOT}/labs/solutions/*.ipynb"))]
 
 
 class _Elements(HTMLParser):
@@ -345,13 +346,13 @@ def _cells(path: str) -> list[dict[str, object]]:
     return cells
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=os.path.basename)
+@pytest.mark.parametrize("path", STORED, ids=lambda path: os.path.relpath(path, ROOT))
 def test_every_code_cell_of_a_notebook_was_run_in_order(path: str) -> None:
     counts = [cell["execution_count"] for cell in _cells(path) if cell["cell_type"] == "code"]
     assert counts == list(range(1, len(counts) + 1))  # nbval passes a cell without a number unchecked
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=os.path.basename)
+@pytest.mark.parametrize("path", STORED, ids=lambda path: os.path.relpath(path, ROOT))
 def test_stored_outputs_name_no_machine_and_no_unexpected_error(path: str) -> None:
     for cell in _cells(path):
         if cell["cell_type"] != "code":
@@ -362,7 +363,7 @@ def test_stored_outputs_name_no_machine_and_no_unexpected_error(path: str) -> No
         assert ('"output_type": "error"' in text) == ("raises-exception" in tags), cell["id"]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=os.path.basename)
+@pytest.mark.parametrize("path", STORED, ids=lambda path: os.path.relpath(path, ROOT))
 def test_an_output_that_may_differ_is_followed_by_a_check(path: str) -> None:
     code = [cell for cell in _cells(path) if cell["cell_type"] == "code"]
     for cell, following in zip(code, [*code[1:], None], strict=True):
