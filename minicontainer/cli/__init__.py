@@ -43,6 +43,7 @@ COMMANDS = {
     "tag": ("images", "give an image another name"),
     "import": ("images", "make an image of a directory or a tar archive"),
     "inspect": ("images", "show all about images or containers, as JSON"),
+    "network": ("network", "networks of your own: create, inspect, ls, rm, prune, connect, disconnect"),
     "doctor": ("doctor", "check that this machine can run containers"),
     "reset": ("reset", "remove everything that broken experiments left"),
 }

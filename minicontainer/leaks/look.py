@@ -192,7 +192,8 @@ def firewall(host: bool) -> Iterator[tuple[str, str]]:
         it.pop("handle", None)
         elements = it.pop("elem", [])
         table = it["name"] if kind == "table" else it["table"]
-        if not host and table != state.instance() and not it.get("comment", "").startswith(f"{state.instance()} "):
+        ours = (state.instance(), f"{state.instance()}.networks")
+        if not host and table not in ours and it.get("comment", "").partition(" ")[0] not in ours:
             continue
         place = " ".join(str(it[part]) for part in ("family", "table", "chain", "name") if part in it)
         words = f"{kind} {place}" + (f" {json.dumps(it['expr'])}" if "expr" in it else "")

@@ -21,6 +21,7 @@ from minicontainer.leaks.look import (
     mountinfo,
     paths,
 )
+from minicontainer.network import networks
 from minicontainer.overlayfs import upper
 
 
@@ -110,7 +111,8 @@ def _reset_cgroups(all: bool) -> None:
 def _reset_network() -> None:
     plan = f"{state.data_root()}/networks/bridge.json"
     planned = list(state.read_json(plan).get("containers", {})) if os.path.exists(plan) else []
-    there = [*planned, *links(host=False), *firewall(host=False)]
+    members = sorted({container for it in networks.everything() for container in it.members})
+    there = [*planned, *members, *links(host=False), *firewall(host=False)]
     living = _living()
     if there and not living:
         network.reset()
@@ -118,6 +120,10 @@ def _reset_network() -> None:
         if container not in living:
             place = f"{state.data_root()}/containers/{container}"
             network.Bridge.recall({"network": "bridge", "container": container, "place": place}).release()
+    for container in members if living else ():
+        if container not in living:
+            place = f"{state.data_root()}/containers/{container}"
+            network.Join.recall({"container": container, "place": place}).release()
 
 
 def _reset_files(all: bool) -> None:

@@ -10,10 +10,57 @@ Read it in this order: `netlink` (how the kernel is asked), `links` (bridge, cab
 has which), `ports`, `firewall` and `conntrack` (in from outside, out to it), `files` (names), `bridge` (the part that
 does it all), `modes` (the three networks that are none of ours). In a container's list of parts the network stands
 behind the one that brings the root: the files for names are mounted into it.
+
+Then come networks of the user's own, in which containers know each other by name:
+
+>>> networks.create("shop", ipv6=True)                                               # doctest: +SKIP
+>>> Container(["httpd", "-f"], PivotRoot(rootfs), Join("shop", aliases=["web"])).run()   # doctest: +SKIP
+
+`networks` (the plan), `drivers` with `overlay` and `macvlan` (what they are built of), `interfaces` and `forwarding`
+(more netlink), `membership` and `join` (who comes and goes), `connecting` (a running container), `rules` and
+`elements` (who may reach whom, and who is who), `dns`, `names`, `forward` and `answering` (the name server),
+`shaping` and `counters` (bandwidth).
 """
 
-from minicontainer.network.bridge import Bridge, bridge_name, reset
+from minicontainer.network import bridge
+from minicontainer.network.bridge import Bridge, bridge_name
 from minicontainer.network.modes import HostNetwork, JoinNetwork, NoNetwork
 from minicontainer.network.ports import Port
 
-__all__ = ["Bridge", "HostNetwork", "JoinNetwork", "NoNetwork", "Port", "bridge_name", "reset"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minicontainer.network.join import Join
+    from minicontainer.network.membership import Endpoint
+    from minicontainer.network.networks import Network
+
+__all__ = [
+    "Bridge",
+    "Endpoint",
+    "HostNetwork",
+    "Join",
+    "JoinNetwork",
+    "Network",
+    "NoNetwork",
+    "Port",
+    "bridge_name",
+    "reset",
+]
+
+_LATER = {"Join": "join", "Endpoint": "membership", "Network": "networks"}
+
+
+def __getattr__(name: str) -> object:
+    """What a container on the default bridge does not need is imported when it is asked for."""
+    if name in _LATER:
+        return getattr(__import__(f"{__name__}.{_LATER[name]}", fromlist=[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def reset() -> list[str]:
+    """Remove all that this instance has in the kernel's network, and the members from its plans; what was removed.
+
+    For after a crash that left no records; containers that still run lose their network.
+    """
+    from minicontainer.network import membership
+
+    return bridge.reset() + membership.reset()

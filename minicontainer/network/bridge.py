@@ -11,12 +11,12 @@ the host's other links (ip_forward), with the firewall's help (firewall.py).
 
 `prepare` has the lock of the address plan. The first container of a network makes the bridge and the rules, the last
 one takes them down, and puts ip_forward back if it was off. What it was is written where it cannot get lost before
-the bridge does: into the bridge's own alias. `ip link` shows it.
+the bridge does: into the bridge's own alias (forwarding.py).
 
 The far end of the cable is made in the container's namespace at once; its address and route can be set only from
 within, so the container's own process does that on its way (`join`).
 
-Left out: networks made by the user, names of other containers (DNS), IPv6, limits of bandwidth.
+Left out: what networks of the user's own have (networks.py): names of other containers, IPv6, limits of bandwidth.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import os
 from minicontainer import linux, state
 from minicontainer.container.part import Part
 from minicontainer.errors import HostError, UsageError
-from minicontainer.network import conntrack, files, firewall, links
+from minicontainer.network import conntrack, files, firewall, forwarding, links
 from minicontainer.network.addresses import Plan, Subnet, hardware_address, machine_lock, number
 from minicontainer.network.netlink import Netlink
 from minicontainer.network.ports import Port, claim, read
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from minicontainer.container.part import Host, Inside
-
-IP_FORWARD = "/proc/sys/net/ipv4/ip_forward"
-_WAS_OFF = "ip_forward=0"
 
 
 class Bridge(Part):
@@ -173,14 +170,16 @@ def veth_name(subnet: Subnet, address: str) -> str:
 
 
 def reset() -> list[str]:
-    """Remove all that this instance has in the kernel's network and the plan's file; what was removed, by name.
+    """Remove all that the default bridge has in the kernel's network and the plan's file; what was removed, by name.
 
     For after a crash that left no records; containers that still run lose their network.
     """
     plan = Plan("bridge")
     with state.locked(plan.lock), machine_lock(), Netlink() as netlink:
-        ours = [link.name for link in links.all_links(netlink) if link.name.startswith(f"mc{state.tag()}-")]
-        removed = _take_down(netlink, [name for name in ours if name != bridge_name()])
+        prefix = f"mc{state.tag()}-"
+        ours = [link.name for link in links.all_links(netlink) if link.name.startswith(prefix)]
+        others = (bridge_name(), *(prefix + letter for letter in "nvxi"))  # those of user-defined networks
+        removed = _take_down(netlink, [name for name in ours if not name.startswith(others)])
         try:
             os.unlink(plan.path)
             removed.append(plan.path)
@@ -225,19 +224,14 @@ def _make_bridge(netlink: Netlink, plan: Plan) -> links.Link:
     """The bridge with its address, ready to forward. Each step is one that may have been done already."""
     name = bridge_name()
     links.create_bridge(netlink, name, hardware_address(plan.gateway))
-    others = [link for link in links.all_links(netlink) if _is_bridge(link.name)]
-    bridge = next(link for link in others if link.name == name)
-    with open(IP_FORWARD) as file:
-        off = file.read().strip() == "0"
-    # Another instance's bridge may have switched it on: then whoever is last switches it off.
+    there = links.all_links(netlink)
+    bridge = next(link for link in there if link.name == name)
     if not bridge.alias:
-        was_off = off or any(link.alias.endswith(_WAS_OFF) for link in others)
-        links.set_up(netlink, name, f"{state.instance()} {_WAS_OFF if was_off else 'ip_forward=1'}")
+        links.set_up(netlink, name, f"{state.instance()} {forwarding.note(there, [4]) or 'ip_forward=1'}")
     links.add_address(netlink, name, plan.gateway, plan.range)
     # Answers to connections through the host's 127.0.0.1 come in here, for an address that only lo may have.
     linux.write(f"/proc/sys/net/ipv4/conf/{name}/route_localnet", "1")
-    if off:
-        linux.write(IP_FORWARD, "1")
+    forwarding.switch_on([4])
     return bridge
 
 
@@ -251,11 +245,10 @@ def _take_down(netlink: Netlink, cables: list[str]) -> list[str]:
     """
     removed, nft = _firewall().remove()
     try:
-        bridges = [link for link in links.all_links(netlink) if _is_bridge(link.name)]
-        for bridge in bridges:
+        there = links.all_links(netlink)
+        for bridge in there:
             if bridge.name == bridge_name():
-                if bridge.alias.endswith(_WAS_OFF) and len(bridges) == 1:
-                    linux.write(IP_FORWARD, "0")
+                forwarding.switch_back(bridge, there)
                 links.delete_link(netlink, bridge.name)
                 removed.append(bridge.name)
         for cable in cables:
@@ -264,8 +257,3 @@ def _take_down(netlink: Netlink, cables: list[str]) -> list[str]:
         if nft is not None:
             nft.wait()
     return removed + cables
-
-
-def _is_bridge(name: str) -> bool:
-    """Whether this is a bridge of any instance."""
-    return name.startswith("mc") and name.endswith("-br0") and len(name) == len(bridge_name())

@@ -171,7 +171,7 @@ class RuleSet:
                 last_rules[it["family"], it["table"], it["chain"]] = it
                 if it.get("comment") == firewall.mark:
                     self.accepts.append((it["family"], it["table"], it["chain"], it["handle"]))
-            elif kind == "map" and it["family"] == "inet" and it["name"] in ("published", "published_at"):
+            elif kind == "map" and it["family"] == "inet" and it["name"].startswith("published"):
                 elements = [_read_element(element) for element in it.get("elem", ())]
                 if it["table"] == firewall.table:
                     self.published.update(elements)

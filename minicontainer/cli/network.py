@@ -1,0 +1,147 @@
+"""`minicontainer network`: networks of the user's own, as Docker's command has them."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from minicontainer.cli import entries
+from minicontainer.cli.table import table
+from minicontainer.errors import UsageError
+from minicontainer.network import connecting, networks
+from minicontainer.network.membership import Endpoint
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    create = verbs.add_parser("create", help="make a network").add_argument
+    create("-d", "--driver", default="bridge", metavar="NAME", help="bridge, overlay or macvlan (bridge)")
+    create("--subnet", action="append", default=[], metavar="CIDR", help="10.9.0.0/24; once more for IPv6")
+    create("--gateway", action="append", default=[], metavar="ADDRESS", help="the first address of the subnet")
+    create("--ip-range", default="", metavar="CIDR", help="hand out addresses from this part of the subnet only")
+    create("--ipv6", action="store_true", help="IPv6, too; without a --subnet of it in a private one (fd…)")
+    create("--internal", action="store_true", help="no way out, and none in")
+    create("--no-icc", action="store_true", help="its members do not reach each other")
+    create("--host-access", action="store_true", help="its members reach what the host listens on")
+    create("--mtu", type=int, default=0, metavar="BYTES", help="how much a frame may carry (1500)")
+    create("-o", "--opt", action="append", default=[], metavar="KEY=VALUE", help="an option of its driver")
+    create("name", metavar="NAME")
+    listing = verbs.add_parser("ls", help="list networks").add_argument
+    listing("-q", "--quiet", action="store_true", help="only their names")
+    verbs.add_parser("inspect", help="show all about networks, as JSON").add_argument(
+        "names", nargs="+", metavar="NAME"
+    )
+    verbs.add_parser("rm", help="remove networks without members").add_argument("names", nargs="+", metavar="NAME")
+    verbs.add_parser("prune", help="remove all networks without members")
+    connect = verbs.add_parser("connect", help="bring a running container into a network").add_argument
+    connect("--ip", default="", metavar="ADDRESS", help="its address there")
+    connect("--ip6", default="", metavar="ADDRESS", help="its IPv6 address there")
+    connect("--alias", action="append", default=[], metavar="NAME", help="another name for it there")
+    connect("network", metavar="NETWORK")
+    connect("container", metavar="CONTAINER")
+    disconnect = verbs.add_parser("disconnect", help="take a container out of a network").add_argument
+    disconnect("network", metavar="NETWORK")
+    disconnect("container", metavar="CONTAINER")
+
+
+def _network(arguments: argparse.Namespace) -> int:
+    return {
+        "create": _create,
+        "ls": _ls,
+        "inspect": _inspect,
+        "rm": _rm,
+        "prune": _prune,
+        "connect": _connect,
+        "disconnect": _disconnect,
+    }[arguments.verb](arguments)
+
+
+def _create(arguments: argparse.Namespace) -> int:
+    four, six = _by_family("--subnet", arguments.subnet)
+    gateway, gateway6 = _by_family("--gateway", arguments.gateway)
+    options = {}
+    for word in arguments.opt:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise UsageError(f"-o {word}: no value", hint="KEY=VALUE")
+        options[key] = value
+    network = networks.create(
+        arguments.name,
+        driver=arguments.driver,
+        subnet=four,
+        gateway=gateway,
+        range=arguments.ip_range,
+        ipv6=arguments.ipv6,
+        subnet6=six,
+        gateway6=gateway6,
+        internal=arguments.internal,
+        icc=not arguments.no_icc,
+        host_access=arguments.host_access,
+        mtu=arguments.mtu,
+        options=options,
+    )
+    print(network.name)
+    return 0
+
+
+def _by_family(option: str, written: list[str]) -> tuple[str, str]:
+    four = [text for text in written if ":" not in text]
+    six = [text for text in written if ":" in text]
+    if len(four) > 1 or len(six) > 1:
+        raise UsageError(f"{option} is given twice for one family", hint="once for IPv4 and once for IPv6")
+    return "".join(four), "".join(six)
+
+
+def _ls(arguments: argparse.Namespace) -> int:
+    found = networks.everything()
+    if arguments.quiet:
+        print("".join(f"{network.name}\n" for network in found), end="")
+        return 0
+    rows = [("NAME", "DRIVER", "SUBNET", "MEMBERS")]
+    for network in found:
+        subnets = ", ".join(map(str, network.subnets))
+        rows.append((network.name, network.driver, subnets, str(len(network.members))))
+    print(table(rows))
+    return 0
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    found: list[dict[str, Any]] = []
+    for name in arguments.names:
+        network = networks.get(name)
+        found.append({"name": network.name, "link": network.link, **network.record()})
+    json.dump(found, sys.stdout, indent=2)
+    print()
+    return 0
+
+
+def _rm(arguments: argparse.Namespace) -> int:
+    for name in arguments.names:
+        networks.remove(name)
+        print(name)
+    return 0
+
+
+def _prune(arguments: argparse.Namespace) -> int:
+    for name in networks.prune():
+        print(name)
+    return 0
+
+
+def _connect(arguments: argparse.Namespace) -> int:
+    container = entries.running(arguments.container)["id"]
+    connecting.connect(container, Endpoint(arguments.network, arguments.ip, arguments.ip6, arguments.alias))
+    return 0
+
+
+def _disconnect(arguments: argparse.Namespace) -> int:
+    connecting.disconnect(entries.find(arguments.container)["id"], arguments.network)
+    return 0
+
+
+COMMANDS = {"network": (_arguments, _network)}

@@ -1,0 +1,111 @@
+"""Into a network and out of it while the container runs.
+
+A container's interfaces are made from the outside, as at its start; only its addresses and routes can be set from
+nowhere but inside its network namespace. A process of ours goes there for that moment: a container without any
+namespace of its own that joins that one.
+
+What the container asks names of, and what it is called, is in two files that are mounted into it. They are written
+anew in place: the mount shows the same file, so its processes see the change.
+"""
+
+from __future__ import annotations
+
+import os
+
+from minicontainer import linux
+from minicontainer.container import Container, records
+from minicontainer.container.part import Part
+from minicontainer.errors import ConflictError, NotFoundError
+from minicontainer.network import files, interfaces, membership, networks
+from minicontainer.network.join import texts
+from minicontainer.network.membership import Endpoint
+from minicontainer.network.netlink import Netlink
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from minicontainer.container.part import Host, Inside
+
+
+def connect(container: str, endpoint: str | Endpoint) -> None:
+    """Bring the running container (its whole id) into one more network.
+
+    Raises NotFoundError, ConflictError (it is in there already, or has a network that cannot be added to), UsageError.
+    """
+    record = _record(container)
+    endpoint = Endpoint(endpoint) if isinstance(endpoint, str) else endpoint
+    pid = record["process"]["pid"]
+    membership.enter(container, [record["name"], container[:12]], [endpoint], [])
+    try:
+        membership.plug(container, pid, endpoint.network)
+        Container(_nothing, _Configure(pid, membership.wishes(container, endpoint.network))).run()
+    except BaseException:
+        membership.leave(container, endpoint.network)
+        raise
+    _rewrite(container)
+
+
+def disconnect(container: str, network: str) -> None:
+    """Take a container out of a network; from there on it has neither its address there nor its name."""
+    if container not in networks.get(network).members:
+        raise NotFoundError(
+            f"container {container[:12]} is not in network {network}", hint=f"`minicontainer network inspect {network}`"
+        )
+    membership.leave(container, network)
+    record = records.read(container)
+    if record is not None and records.is_alive(record.get("process")):
+        _rewrite(container)
+
+
+class _Configure(Part):
+    """Set up interfaces in the network namespace of process `target`."""
+
+    def __init__(self, target: int, wishes: list[dict[str, Any]]) -> None:
+        self.target, self.wishes = target, wishes
+
+    def prepare(self, host: Host) -> None:
+        host.give("network", linux.open(f"/proc/{self.target}/ns/net", os.O_RDONLY))
+
+    def join(self, inside: Inside) -> None:
+        linux.setns(inside.fds["network"], linux.CLONE_NEWNET)
+        with Netlink() as netlink:
+            interfaces.configure(netlink, self.wishes)
+
+
+def _nothing() -> None:
+    """What is left to do when the interfaces are there."""
+
+
+def _record(container: str) -> dict[str, Any]:
+    record = records.read(container)
+    if record is None or not records.is_alive(record["process"]):
+        raise NotFoundError(f"container {container[:12]} does not run", hint="`minicontainer ps` lists those that do")
+    if not any(part["part"].endswith(":Join") for part in record["parts"]):
+        raise ConflictError(
+            f"container {container[:12]} was not started in a network of your own",
+            hint="start it so: --network NAME; the default bridge is one for all and takes no others beside it",
+        )
+    return record
+
+
+def _rewrite(container: str) -> None:
+    """The container's files, where it has a root of its own to see them in."""
+    place = files.directory(container)
+    hostname = _line(f"{place}/hostname") or container[:12]
+    addresses = {}
+    for network in networks.of(container):
+        member = network.members[container]
+        addresses[network.name] = [it for it in (member.address, member.address6) if it]
+    for name, text in texts(container, hostname, addresses).items():
+        if os.path.exists(f"{place}/{name}"):
+            with open(f"{place}/{name}", "w") as file:
+                file.write(text)
+
+
+def _line(path: str) -> str:
+    try:
+        with open(path) as file:
+            return file.readline().strip()
+    except FileNotFoundError:
+        return ""

@@ -1,0 +1,137 @@
+"""Elements of nf_tables' sets and maps, added and taken away by netlink.
+
+A rule set has two kinds of things in it. Its *structure*, the tables, chains and rules, changes when a network comes
+or goes; nft(8) compiles that from text, which takes it some milliseconds. Its *elements*, who is in which set, change
+with every container. An element is nothing but its key's bytes (and in a map its value's), so a container need not
+wait for a compiler: one message says it.
+
+The kernel takes several such messages as a batch: all of them or, after the first error, none.
+
+A key of several fields is their bytes one behind the other, each filled up to a multiple of four: `ifname` has
+sixteen, an Ethernet address six and two of padding.
+
+Sources: <linux/netfilter/nf_tables.h>, nft(8), "SETS".
+"""
+
+from __future__ import annotations
+
+import _socket
+import struct
+
+from minicontainer import linux
+from minicontainer.network.firewall import NFNL_SUBSYS_NFTABLES
+from minicontainer.network.netlink import (
+    NETLINK_NETFILTER,
+    NLA_F_NESTED,
+    NLM_F_ACK,
+    NLM_F_CREATE,
+    NLM_F_REQUEST,
+    NLMSG_ERROR,
+    attribute,
+    message,
+    messages,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+NFNL_MSG_BATCH_BEGIN = 16
+NFNL_MSG_BATCH_END = 17
+NFT_MSG_NEWSETELEM = 12
+NFT_MSG_DELSETELEM = 14
+
+NFTA_SET_ELEM_LIST_TABLE = 1
+NFTA_SET_ELEM_LIST_SET = 2
+NFTA_SET_ELEM_LIST_ELEMENTS = 3
+NFTA_LIST_ELEM = 1
+NFTA_SET_ELEM_KEY = 1
+NFTA_SET_ELEM_DATA = 2
+NFTA_DATA_VALUE = 1
+
+NFPROTO_INET = 1
+NFPROTO_BRIDGE = 7
+
+_nfgenmsg = struct.Struct("!BBH")
+
+
+class Element:
+    """One element of the set (or map) `set` of the table `table`; `words` say in a trace what it means."""
+
+    __slots__ = ("data", "family", "key", "set", "table", "words")
+
+    def __init__(self, family: int, table: str, set: str, key: bytes, data: bytes = b"", words: str = "") -> None:
+        self.family, self.table, self.set, self.key, self.data, self.words = family, table, set, key, data, words
+
+
+def field(value: bytes) -> bytes:
+    """One field of a key."""
+    return value + bytes(-len(value) % 4)
+
+
+def ifname(name: str) -> bytes:
+    """A link's name as a field."""
+    return name.encode().ljust(16, b"\0")
+
+
+def add(elements: Sequence[Element]) -> None:
+    """Add them all, or none. Raises KernelError: ENOENT where there is no such table, EEXIST for another value."""
+    _batch("NFT_MSG_NEWSETELEM", NFT_MSG_NEWSETELEM, NLM_F_CREATE, elements)
+
+
+def remove(elements: Sequence[Element]) -> None:
+    """Take away those that are there; where one is gone already, the others one by one."""
+    try:
+        _batch("NFT_MSG_DELSETELEM", NFT_MSG_DELSETELEM, 0, elements)
+    except FileNotFoundError:
+        for element in elements if len(elements) > 1 else ():
+            remove([element])
+
+
+def _batch(name: str, type: int, flags: int, elements: Sequence[Element]) -> None:
+    if elements:
+        words = ", ".join(f"{element.set} {element.words}" for element in elements)
+        linux.announce(name, words, "nft(8)", lambda: _send(type, flags, elements))
+
+
+def _send(type: int, flags: int, elements: Sequence[Element]) -> None:
+    border = _nfgenmsg.pack(0, 0, NFNL_SUBSYS_NFTABLES)
+    pieces = [message(NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST, 0, border)]
+    for number, element in enumerate(elements, 1):
+        kind = NFNL_SUBSYS_NFTABLES << 8 | type
+        pieces.append(message(kind, NLM_F_REQUEST | NLM_F_ACK | flags, number, request(element)))
+    pieces.append(message(NFNL_MSG_BATCH_END, NLM_F_REQUEST, len(elements) + 1, border))
+    netlink = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
+    try:
+        netlink.sendto(b"".join(pieces), (0, 0))
+        missing = len(elements)
+        while missing:
+            for kind, _, body in messages(netlink.recv(1 << 16)):
+                if kind != NLMSG_ERROR:
+                    continue
+                error = -int.from_bytes(body[:4], "little", signed=True)
+                if error:
+                    raise OSError(error, "nf_tables")
+                missing -= 1
+    finally:
+        netlink.close()
+
+
+def request(element: Element) -> bytes:
+    """What one element looks like on the wire."""
+    key = _nested(NFTA_SET_ELEM_KEY, _value(element.key))
+    data = _nested(NFTA_SET_ELEM_DATA, _value(element.data)) if element.data else b""
+    return (
+        _nfgenmsg.pack(element.family, 0, 0)
+        + attribute(NFTA_SET_ELEM_LIST_TABLE, element.table)
+        + attribute(NFTA_SET_ELEM_LIST_SET, element.set)
+        + _nested(NFTA_SET_ELEM_LIST_ELEMENTS, _nested(NFTA_LIST_ELEM, key + data))
+    )
+
+
+def _value(data: bytes) -> bytes:
+    return attribute(NFTA_DATA_VALUE, data)
+
+
+def _nested(number: int, inner: bytes) -> bytes:
+    return attribute(number | NLA_F_NESTED, inner)
