@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from images import FakeRegistry, Handler, MadeImage, always, fake_registry, times
-from peers import credential_helper
+from credentials import credential_helper
 from registry import TokenServer, busybox_tree, scratch
 
 from minicontainer.cli import main
