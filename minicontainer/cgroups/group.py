@@ -111,6 +111,22 @@ class Group:
         """Its directories: one on a v2 host, one for each tree it is in on the others. The v2 one comes first."""
         return [name for driver in self._drivers for name in driver.directories(self.path)]
 
+    def unified(self) -> str:
+        """Its directory in the v2 tree; "" on a host that has none."""
+        return self._v2.directory(self.path) if self._v2 else ""
+
+    def has_tree(self, controller: str) -> bool:
+        """Whether this host has a v1 tree for that controller."""
+        return self._v1 is not None and controller in self._v1.mounts
+
+    def tree(self, controller: str) -> str:
+        """Its directory in a v1 controller's tree, made if need be: for what has no file in v2. Raises HostError."""
+        if not self.has_tree(controller):
+            raise HostError(f"this host has no v1 tree for {controller}", hint="see /proc/self/mountinfo")
+        assert self._v1 is not None
+        self._bring(f"{controller}.")
+        return self._v1.directory(self.path, controller)
+
     def __getitem__(self, file: str) -> str:
         """The text of a file of cgroup v2, without its last newline: `group["memory.current"]`.
 

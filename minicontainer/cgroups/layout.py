@@ -21,8 +21,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-V1_CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory", "blkio", "pids", "freezer", "hugetlb")
-"""The v1 controllers that this chapter has a use for."""
+V1_CONTROLLERS = ("cpu", "cpuacct", "cpuset", "memory", "blkio", "pids", "freezer", "hugetlb", "devices")
+"""The v1 controllers that this chapter, and for devices chapter 08, has a use for."""
 
 UNIT = "minicontainer-cgroups.service"
 

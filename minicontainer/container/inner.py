@@ -136,7 +136,7 @@ def _build(plan: Plan, channel: Channel, stdio: tuple[int, int, int], parent: in
             sys.meta_path[:], sys.path_hooks[:], sys.path[:] = importing
         _call(plan.function, reporter)
     if plan.init:
-        init.run(lambda: _execute(inside, found, reporter), channel.close)
+        init.run(lambda: _execute_as_child(inside, found, reporter), channel.close)
     _execute(inside, found, reporter)
 
 
@@ -259,6 +259,11 @@ def _execute(inside: Inside, candidates: list[str], reporter: _Reporter) -> None
     )
 
 
+def _execute_as_child(inside: Inside, candidates: list[str], reporter: _Reporter) -> None:
+    reporter.pid = os.getpid()
+    _execute(inside, candidates, reporter)
+
+
 def _call(function: Callable[[], object], reporter: _Reporter) -> NoReturn:
     """Call a Python function in place of executing a command, and end with status 0."""
     sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0)))
@@ -304,6 +309,7 @@ class _Reporter:
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
         self.watcher: linux.Watch | None = None
+        self.pid = os.getpid()
         self.part = self.moment = ""
 
     def report_to(self, fd: int) -> None:
@@ -317,7 +323,7 @@ class _Reporter:
     def about_to_execute(self, path: str, inside: Inside) -> None:
         # If the exec succeeds nobody is left to tell, so it is told before; a failed one follows as an error.
         calls = [_as_list(call) for call in self.watcher.calls] if self.watcher else []
-        self.channel.send({"calls": calls, "execve": f"{path!r}, {inside.argv!r}", "pid": os.getpid()})
+        self.channel.send({"calls": calls, "execve": f"{path!r}, {inside.argv!r}", "pid": self.pid})
         if self.watcher:
             self.watcher.calls.clear()
 

@@ -11,6 +11,7 @@ line of Python can be held against the man page.
 ['openat', 'close']
 """
 
+from minicontainer.linux.bpf import attach_device_program, load_device_program
 from minicontainer.linux.credentials import (
     capget,
     capset,
@@ -232,6 +233,7 @@ __all__ = [
     "KernelError",
     "Watch",
     "announce",
+    "attach_device_program",
     "capget",
     "capset",
     "chdir",
@@ -252,6 +254,7 @@ __all__ = [
     "kernel_error",
     "kill",
     "labelled",
+    "load_device_program",
     "mkdir",
     "mknod",
     "mount",

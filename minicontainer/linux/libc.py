@@ -23,6 +23,7 @@ NUMBERS = {
     "pivot_root": {"x86_64": 155, "aarch64": 41},
     "capget": {"x86_64": 125, "aarch64": 90},
     "capset": {"x86_64": 126, "aarch64": 91},
+    "bpf": {"x86_64": 321, "aarch64": 280},
     "seccomp": {"x86_64": 317, "aarch64": 277},
     "keyctl": {"x86_64": 250, "aarch64": 219},
     "pidfd_send_signal": 424,

@@ -19,17 +19,19 @@ import os
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minicontainer.security.capabilities import Capabilities as Capabilities
+    from minicontainer.security.devices import Devices as Devices
     from minicontainer.security.limits import OomScore as OomScore
     from minicontainer.security.limits import Rlimits as Rlimits
     from minicontainer.security.no_new_privs import NoNewPrivs as NoNewPrivs
     from minicontainer.security.seccomp import Seccomp as Seccomp
 
-__all__ = ["Capabilities", "NoNewPrivs", "OomScore", "Rlimits", "Seccomp"]
+__all__ = ["Capabilities", "Devices", "NoNewPrivs", "OomScore", "Rlimits", "Seccomp"]
 
 DEFAULT_POLICY = os.path.join(os.path.dirname(__file__), "default_policy.json")
 
 _HOMES = {
     "capabilities": ("Capabilities",),
+    "devices": ("Devices",),
     "limits": ("OomScore", "Rlimits"),
     "no_new_privs": ("NoNewPrivs",),
     "seccomp": ("Seccomp",),

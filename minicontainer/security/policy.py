@@ -110,6 +110,7 @@ def resolved(profile: Profile, kept: int) -> Profile:
         raise _wrong(f"{', '.join(sorted(unknown))} is not known")
     if "defaultAction" not in profile:
         raise _wrong("it has no defaultAction")
+    _action(profile["defaultAction"], profile.get("defaultErrnoRet"))
     architectures = list(profile.get("architectures") or ())
     for entry in profile.get("archMap") or ():
         if entry["architecture"] == f"SCMP_ARCH_{os.uname().machine.upper()}":
@@ -122,6 +123,8 @@ def resolved(profile: Profile, kept: int) -> Profile:
             names = rule.get("names") or ([rule["name"]] if rule.get("name") else [])
             if not names or "action" not in rule:
                 raise _wrong("a rule lacks its names or its action")
+            _action(rule["action"], rule.get("errnoRet"))
+            _comparisons(rule.get("args") or ())
             kept_words = {key: rule[key] for key in ("action", "errnoRet", "args") if rule.get(key) is not None}
             rules.append({"names": list(names), **kept_words})
     plain: Profile = {key: profile[key] for key in ("defaultAction", "defaultErrnoRet", "flags") if key in profile}
