@@ -48,7 +48,7 @@ class Endpoint:
         download: int | str = 0,
         upload: int | str = 0,
     ) -> None:
-            self.network, self.address, self.address6 = network, address, address6
+        self.network, self.address, self.address6 = network, address, address6
         self.aliases = [networks.check_label(alias, "an alias") for alias in aliases]
         self.download, self.upload = shaping.rate(download), shaping.rate(upload)
 

@@ -86,7 +86,7 @@ def limit(netlink: Netlink, member: Member) -> None:
         if error.errno in (errno.ENOENT, errno.EOPNOTSUPP):
             raise HostError(
                 f"this kernel cannot limit bandwidth: {error}",
-                hint="it needs sch_tbf, sch_ingress, cls_u32, act_mirred and ifb: `modprobe` them, or leave out the limit",
+                hint="it needs sch_tbf, sch_ingress, cls_u32, act_mirred and ifb (modprobe), or leave out the limit",
             ) from error
         raise
 
