@@ -3,13 +3,17 @@
 from programs import mark, program
 from registry import busybox_image, password_registry, registry, token_registry
 from roots import rootfs, shared_path
+from stores import docker, podman, root
 
 __all__ = [
     "busybox_image",
+    "docker",
     "mark",
     "password_registry",
+    "podman",
     "program",
     "registry",
+    "root",
     "rootfs",
     "shared_path",
     "token_registry",

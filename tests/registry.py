@@ -152,10 +152,10 @@ class _TokenHandler(http.server.BaseHTTPRequestHandler):
             self._answer(401, {"details": "incorrect username or password"})
             return
         access = []
-        if scope:  # who only logs in asks for none
-            kind, name, actions = scope.split(":")
+        for one in query.get("scope", []):  # who only logs in asks for none
+            kind, name, actions = one.split(":")
             allowed = actions.split(",") if shown else [action for action in actions.split(",") if action == "pull"]
-            access = [{"type": kind, "name": name, "actions": allowed}]
+            access.append({"type": kind, "name": name, "actions": allowed})
         now = int(time.time())
         claims = {
             "iss": "tests",

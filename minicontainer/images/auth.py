@@ -130,7 +130,8 @@ class Authorizer:
             headers = {"Content-Type": "application/x-www-form-urlencoded"}
             return self._transport.request("POST", realm, headers, urlencode(fields).encode())
         headers = {"Authorization": _basic(self.credentials)} if self.credentials else {}
-        query = urlencode(fields)
+        # here each scope has a parameter of its own, while OAuth has them all in one
+        query = urlencode(fields | ({"scope": fields["scope"].split(" ")} if "scope" in fields else {}), doseq=True)
         return self._transport.request("GET", realm + ("&" if "?" in realm else "?") * bool(query) + query, headers)
 
     def _check(self, realm: str) -> str:

@@ -2,7 +2,7 @@
 
     /v2/<repository>/manifests/<tag or digest>     GET, HEAD, PUT
     /v2/<repository>/blobs/<digest>                GET, HEAD
-    /v2/<repository>/blobs/uploads/                POST: where to send a blob to; then PUT …?digest=
+    /v2/<repository>/blobs/uploads/                POST: where to send a blob to; then PATCH and PUT …?digest=
 
 Only a tag is a matter of trust: it can point to another manifest tomorrow. What is asked for by digest is checked
 against it here, so that nobody in between can give us anything else. (OCI distribution-spec)
@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlencode, urljoin, urlsplit
 
 from minicontainer.errors import ImageError, NotFoundError
 from minicontainer.images.auth import Authorizer
-from minicontainer.images.failures import RegistryError
+from minicontainer.images.failures import BrokenConnection, RegistryError
 from minicontainer.images.manifest import INDEXES, MANIFESTS, MAX_DOCUMENT, Descriptor
 from minicontainer.images.reference import HUB, Reference
 from minicontainer.images.settings import is_insecure
@@ -34,6 +35,10 @@ def origin(registry: str) -> str:
     """The address of a registry's API, by its name in references."""
     host = "registry-1.docker.io" if registry == HUB else registry
     return f"{'http' if is_insecure(host) else 'https'}://{host}"
+
+
+CHUNK = 64 << 20
+"""Bytes of a blob that are sent in one request: proxies before registries often refuse more than 100 MB."""
 
 
 class Registry:
@@ -95,15 +100,62 @@ class Registry:
                 self._expect(answer, 200, "look for a blob")
             return answer.status == 200
 
-    def upload(self, descriptor: Descriptor, opener: Callable[[], FileIO]) -> None:
-        """Send a blob, in one piece."""
-        with self._request("POST", f"{self._base}/blobs/uploads/", body=b"") as answer:
-            self._expect(answer, 202, "begin an upload")
-            location = urljoin(answer.url, answer.header("Location"))
+    def upload(self, descriptor: Descriptor, opener: Callable[[int, int], FileIO], *, origin: str = "") -> bool:
+        """Send a blob; `opener(offset, size)` opens a part of it. Raises RegistryError, and repeats nothing.
+
+        With `origin`, another repository of this registry that may have the blob, the registry is asked to take it
+        from there first. False when it did so and nothing was sent. distribution-spec, "Pushing blobs"
+        """
+        location = self._begin(descriptor.digest, origin)
+        if not location:
+            return False
+        at = 0
+        while descriptor.size - at > CHUNK:
+            location, at = self._send_chunk(location, descriptor, opener, at)
+        rest = descriptor.size - at
         location += ("&" if urlsplit(location).query else "?") + urlencode({"digest": descriptor.digest})
-        headers = {"Content-Type": "application/octet-stream"}
-        with self._request("PUT", location, headers, stream=(opener, descriptor.size)) as answer:
+        headers = _part(at, rest) if at else {"Content-Type": _BYTES}
+        with self._request("PUT", location, headers, stream=(lambda: opener(at, rest), rest)) as answer:
             self._expect(answer, 201, f"upload the blob {descriptor.digest}")
+        return True
+
+    def _begin(self, digest: str, origin: str) -> str:
+        """Where to send a blob to; "" when the registry has taken it from `origin`."""
+        url, scope = f"{self._base}/blobs/uploads/", self.scope
+        if origin:
+            url += "?" + urlencode({"mount": digest, "from": origin})
+            scope += f" repository:{origin}:pull"  # to read there must be allowed as well
+        with self._request("POST", url, body=b"", scope=scope) as answer:
+            if origin and answer.status == 201:
+                return ""
+            refused = origin and answer.status in (401, 403, 404)  # some refuse to look there, instead of not finding
+            if not refused:
+                self._expect(answer, 202, "begin an upload")
+            location = answer.header("Location")
+        return self._begin(digest, "") if refused else urljoin(answer.url, location)
+
+    def _send_chunk(
+        self, location: str, descriptor: Descriptor, opener: Callable[[int, int], FileIO], at: int
+    ) -> tuple[str, int]:
+        """Send the next part of a blob: where to send what follows, and from which byte on.
+
+        When the line breaks, the registry is asked how far it has got. Not all of them can tell (distribution's own
+        takes back what it has); then the error stands.
+        """
+        try:
+            stream = (lambda: opener(at, CHUNK), CHUNK)
+            with self._request("PATCH", location, _part(at, CHUNK), stream=stream) as answer:
+                self._expect(answer, 202, f"upload a part of the blob {descriptor.digest}")
+                return urljoin(answer.url, answer.header("Location")), at + CHUNK
+        except BrokenConnection:
+            with self._request("GET", location) as answer:
+                got = re.fullmatch(r"(?:bytes=)?0-(\d{1,18})", answer.header("Range"))
+                if answer.status != 204 or not got or not at <= int(got[1]) + 1 <= descriptor.size:
+                    raise
+                reached = int(got[1]) + 1 if int(got[1]) else 0  # "0-0" is what they say for nothing at all
+                if reached <= at:
+                    raise
+                return urljoin(answer.url, answer.header("Location") or location), reached
 
     def put_manifest(self, target: str, data: bytes, media_type: str) -> None:
         """Send a manifest; its blobs are there already."""
@@ -118,19 +170,21 @@ class Registry:
         headers: dict[str, str] | None = None,
         body: bytes | None = None,
         stream: tuple[Callable[[], FileIO], int] | None = None,
+        scope: str = "",
     ) -> Answer:
         """A request with our credentials, made again when the registry asks for (other) ones."""
         ours = url.startswith(f"{self._origin}/")
+        scope = scope or self.scope
         for _ in range(2):
             shown = dict(headers or {})
-            if ours and self.authorizer.header(self.scope):
-                shown["Authorization"] = self.authorizer.header(self.scope)
+            if ours and self.authorizer.header(scope):
+                shown["Authorization"] = self.authorizer.header(scope)
             answer = self.transport.request(method, url, shown, body, stream=stream)
             if answer.status != 401 or not answer.url.startswith(f"{self._origin}/"):
                 break  # another host's challenge would lead our password there
             challenges = answer.headers("WWW-Authenticate")
             answer.close()
-            if not self.authorizer.answer(challenges, self.scope, shown.get("Authorization", "")):
+            if not self.authorizer.answer(challenges, scope, shown.get("Authorization", "")):
                 break
         return answer
 
@@ -162,6 +216,7 @@ class Registry:
         self.close()
 
 
+_BYTES = "application/octet-stream"
 _LIAR = "something between the registry and here changes content, or its storage is damaged"
 
 
@@ -172,3 +227,8 @@ def _reason(answer: Answer) -> str:
         return f" ({first.get('code', '')}: {first.get('message', '')!s:.120})"
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, ImageError):
         return ""
+
+
+def _part(at: int, size: int) -> dict[str, str]:
+    """The headers of a part of a blob. Its range has no unit, and its end is the last byte."""
+    return {"Content-Type": _BYTES, "Content-Range": f"{at}-{at + size - 1}"}
