@@ -3,6 +3,7 @@
 #
 #     PORT=8888        the first port to try
 #     LAB_DIR=…        what it serves, in place of this folder: a learner's own copy of notebooks/ and labs/
+#     LAB_IP=0.0.0.0   the address it listens on: in a virtual machine the host's requests come by its network card
 #     LAB_HOME=…       where its settings and the token are, in place of .jupyter/: a second server has its own
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -50,5 +51,5 @@ say "Ctrl-C ends it"
 as_root "the notebooks make containers" env \
     PATH="$PWD/.venv/bin:$PATH" IPYTHONDIR="$home/ipython" \
     JUPYTER_CONFIG_DIR="$home/config" JUPYTER_DATA_DIR="$home/data" JUPYTER_RUNTIME_DIR="$home/runtime" \
-    "$PWD/.venv/bin/jupyter" lab --allow-root --no-browser --ip 127.0.0.1 --port "$port" \
+    "$PWD/.venv/bin/jupyter" lab --allow-root --no-browser --ip "${LAB_IP:-127.0.0.1}" --port "$port" \
     --ServerApp.port_retries=0 --ServerApp.root_dir="$serve" --log-level=WARN
