@@ -63,6 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--cap-drop", action="append", default=[], metavar="NAME", help="a capability less")
     add("--privileged", action="store_true", help="take nothing away: all capabilities, devices and system calls")
     add("--security-opt", action="append", default=[], metavar="OPT", help="no-new-privileges, seccomp=FILE, …")
+    add("--device", action="append", default=[], metavar="DEVICE", help="a device of the host: /dev/fuse")
+    add("--sysctl", action="append", default=[], metavar="NAME=VALUE", help="a kernel setting of its own: net.…=1")
     add("--ulimit", action="append", default=[], metavar="NAME=N", help="limit each process: nofile=1024:2048")
     add("--oom-score-adj", type=int, metavar="N", help="how soon memory's shortage ends it: -1000 to 1000")
     add("--userns", choices=("host", "private"), default="host", help="private: its root is nobody on the host")
@@ -181,14 +183,29 @@ def _container(arguments: argparse.Namespace, image: Image) -> Container:
 def _security(arguments: argparse.Namespace, options: defaults.Options) -> list[Part]:
     """Chapter 8: Docker's default set, and what the options say beside it."""
     parts = defaults.default(
-        add=arguments.cap_add, drop=arguments.cap_drop, privileged=arguments.privileged, options=options
+        add=arguments.cap_add,
+        drop=arguments.cap_drop,
+        privileged=arguments.privileged,
+        devices=arguments.device,
+        options=options,
     )
+    if arguments.sysctl:
+        from minicontainer.security import Sysctls
+
+        parts.append(Sysctls(_pairs(arguments.sysctl)))
     if arguments.ulimit or arguments.oom_score_adj is not None:
         from minicontainer.security import OomScore, Rlimits
 
         parts += [Rlimits.parse(arguments.ulimit)] if arguments.ulimit else []
         parts += [OomScore(arguments.oom_score_adj)] if arguments.oom_score_adj is not None else []
     return parts
+
+
+def _pairs(words: list[str]) -> dict[str, str]:
+    for word in words:
+        if "=" not in word:
+            raise UsageError(f"--sysctl {word}: no value", hint="NAME=VALUE")
+    return dict(word.split("=", 1) for word in words)
 
 
 def _network(arguments: argparse.Namespace) -> tuple[Part, tuple[str, ...]]:

@@ -60,6 +60,14 @@ from minicontainer.linux.files import (
     write,
 )
 from minicontainer.linux.filters import SECCOMP_FILTER_FLAG_NEW_LISTENER, seccomp
+from minicontainer.linux.landlock import (
+    LANDLOCK_ACCESS_FS,
+    landlock_abi,
+    landlock_add_rule,
+    landlock_create_ruleset,
+    landlock_restrict_self,
+    landlock_rights,
+)
 from minicontainer.linux.mounts import (
     AT_EMPTY_PATH,
     AT_FDCWD,
@@ -173,6 +181,7 @@ __all__ = [
     "FSCONFIG_SET_FD",
     "FSCONFIG_SET_FLAG",
     "FSCONFIG_SET_STRING",
+    "LANDLOCK_ACCESS_FS",
     "MNT_DETACH",
     "MOUNT_ATTR_IDMAP",
     "MOUNT_ATTR_NOATIME",
@@ -254,6 +263,11 @@ __all__ = [
     "kernel_error",
     "kill",
     "labelled",
+    "landlock_abi",
+    "landlock_add_rule",
+    "landlock_create_ruleset",
+    "landlock_restrict_self",
+    "landlock_rights",
     "load_device_program",
     "mkdir",
     "mknod",

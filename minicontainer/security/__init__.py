@@ -20,21 +20,39 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minicontainer.security.capabilities import Capabilities as Capabilities
     from minicontainer.security.devices import Devices as Devices
+    from minicontainer.security.labels import AppArmor as AppArmor
+    from minicontainer.security.labels import SELinux as SELinux
+    from minicontainer.security.landlock import Landlock as Landlock
     from minicontainer.security.limits import OomScore as OomScore
     from minicontainer.security.limits import Rlimits as Rlimits
     from minicontainer.security.no_new_privs import NoNewPrivs as NoNewPrivs
     from minicontainer.security.seccomp import Seccomp as Seccomp
+    from minicontainer.security.sysctls import Sysctls as Sysctls
 
-__all__ = ["Capabilities", "Devices", "NoNewPrivs", "OomScore", "Rlimits", "Seccomp"]
+__all__ = [
+    "AppArmor",
+    "Capabilities",
+    "Devices",
+    "Landlock",
+    "NoNewPrivs",
+    "OomScore",
+    "Rlimits",
+    "SELinux",
+    "Seccomp",
+    "Sysctls",
+]
 
 DEFAULT_POLICY = os.path.join(os.path.dirname(__file__), "default_policy.json")
 
 _HOMES = {
     "capabilities": ("Capabilities",),
     "devices": ("Devices",),
+    "labels": ("AppArmor", "SELinux"),
+    "landlock": ("Landlock",),
     "limits": ("OomScore", "Rlimits"),
     "no_new_privs": ("NoNewPrivs",),
     "seccomp": ("Seccomp",),
+    "sysctls": ("Sysctls",),
 }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from minicontainer.errors import UsageError
 from minicontainer.security.capabilities import Capabilities
+from minicontainer.security.devices import Devices
 from minicontainer.security.seccomp import Seccomp
 
 TYPE_CHECKING = False
@@ -51,15 +52,41 @@ def default(
     add: Iterable[str] = (),
     drop: Iterable[str] = (),
     privileged: bool = False,
+    devices: Iterable[str] = (),
     options: Options | None = None,
 ) -> list[Part]:
-    """The parts of this chapter that every container gets, changed as Docker's options of these names say."""
+    """The parts of this chapter that every container gets, changed as Docker's options of these names say.
+
+    They need a Cgroup before them, and their /dev (PivotRoot).
+    """
     options = options or Options()
-    parts: list[Part] = [Capabilities(add=["ALL"] if privileged else add, drop=() if privileged else drop)]
+    parts: list[Part] = [
+        Devices(*devices, everything=privileged),
+        Capabilities(add=["ALL"] if privileged else add, drop=() if privileged else drop),
+    ]
     if options.seccomp != "unconfined" and not (privileged and not options.seccomp):
         parts.append(Seccomp(options.seccomp or None))
     if options.no_new_privs:
         from minicontainer.security.no_new_privs import NoNewPrivs
 
         parts.append(NoNewPrivs())
+    if options.apparmor:
+        from minicontainer.security.labels import AppArmor
+
+        parts.append(AppArmor(options.apparmor))
+    if options.label and options.label != ["disable"]:
+        from minicontainer.security.labels import SELinux
+
+        parts.append(SELinux(_context(options.label)))
     return parts
+
+
+def _context(labels: list[str]) -> str:
+    """`label=type:container_t` and its like, put together to a context as Docker does."""
+    fields = {"user": "system_u", "role": "system_r", "type": "container_t", "level": "s0"}
+    for label in labels:
+        field, _, value = label.partition(":")
+        if field not in fields or not value:
+            raise UsageError(f"label={label}: no such field", hint="label=user:…, role:…, type:…, level:… or disable")
+        fields[field] = value
+    return ":".join(fields.values())

@@ -1,0 +1,139 @@
+"""Kernel settings of a container's own, labels, Landlock; and the set that every container gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from minicontainer import linux
+from minicontainer.cgroups import Cgroup
+from minicontainer.chroot import PivotRoot, User
+from minicontainer.container import Container
+from minicontainer.errors import HostError, UsageError
+from minicontainer.namespaces import Namespaces
+from minicontainer.security import (
+    AppArmor,
+    Capabilities,
+    Landlock,
+    NoNewPrivs,
+    Seccomp,
+    SELinux,
+    Sysctls,
+    defaults,
+    labels,
+)
+
+if TYPE_CHECKING:
+    from minicontainer.container import Part
+
+VIEWS = ("pid", "uts", "ipc", "mount", "network", "cgroup")
+
+
+def output(rootfs: str, script: str, *parts: Part) -> str:
+    return Container(["sh", "-c", f"exec 2>&1; {script}"], Namespaces(*VIEWS), PivotRoot(rootfs), *parts).output()
+
+
+# ------------------------------------------------------------------------------------------------------ sysctls
+
+
+def test_a_setting_of_its_own_is_not_the_hosts(rootfs: str) -> None:
+    names = ("net/ipv4/ip_forward", "kernel/shmmni", "fs/mqueue/msg_max")
+    before = [Path(f"/proc/sys/{name}").read_text() for name in names]
+    part = Sysctls({"net.ipv4.ip_forward": 1, "kernel.shmmni": "123", "fs.mqueue.msg_max": "17"})
+    text = output(rootfs, "cd /proc/sys; cat net/ipv4/ip_forward kernel/shmmni fs/mqueue/msg_max", part)
+    assert text == "1\n123\n17\n"
+    assert [Path(f"/proc/sys/{name}").read_text() for name in names] == before
+
+
+@pytest.mark.parametrize(
+    "name", ["kernel.core_pattern", "vm.swappiness", "kernel.sem.x", "net..ipv4", "fs.file-max", "net./x"]
+)
+def test_a_setting_of_the_whole_machine_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="sysctl"):
+        Sysctls({name: "1"})
+
+
+def test_a_setting_of_a_shared_namespace_is_refused(rootfs: str) -> None:
+    before = Path("/proc/sys/net/ipv4/ip_forward").read_text()
+    with pytest.raises(UsageError, match="would change the host"):
+        Container(["true"], Namespaces("pid", "ipc"), PivotRoot(rootfs), Sysctls({"net.ipv4.ip_forward": 1})).run()
+    with pytest.raises(UsageError, match="does not take"):
+        Container(["true"], Namespaces(*VIEWS), PivotRoot(rootfs), Sysctls({"kernel.shmmni": "many"})).run()
+    assert Path("/proc/sys/net/ipv4/ip_forward").read_text() == before
+
+
+# ------------------------------------------------------------------------------------------------------- labels
+
+
+@pytest.mark.skipif(labels.has_apparmor(), reason="this kernel runs AppArmor")
+def test_a_profile_without_apparmor_is_an_error(rootfs: str) -> None:
+    with pytest.raises(HostError, match="does not run AppArmor"):
+        Container(["true"], PivotRoot(rootfs), AppArmor("docker-default")).run()
+    assert Container(["true"], PivotRoot(rootfs), AppArmor("unconfined")).run() == 0
+
+
+@pytest.mark.skipif(labels.has_selinux(), reason="this kernel runs SELinux")
+def test_a_context_without_selinux_is_an_error(rootfs: str) -> None:
+    with pytest.raises(HostError, match="does not run SELinux"):
+        Container(["true"], PivotRoot(rootfs), SELinux("system_u:system_r:container_t:s0")).run()
+
+
+# ----------------------------------------------------------------------------------------------------- landlock
+
+
+def test_what_is_not_allowed_is_refused_even_to_root(rootfs: str) -> None:
+    if not linux.landlock_abi():
+        pytest.skip("this kernel runs no Landlock")
+    Path(f"{rootfs}/etc/secret").write_text("secret\n")
+    Path(f"{rootfs}/var/data").write_text("data\n")
+    script = "cat /etc/secret; cat /var/data; echo x >/var/data; echo y >/tmp/new; cat /tmp/new"
+    for more in ([Capabilities()], [NoNewPrivs(), User("root")], [Capabilities(), Seccomp(), NoNewPrivs()]):
+        lines = output(rootfs, script, Landlock(read=["/bin", "/var"], write=["/tmp"]), *more).splitlines()
+        assert lines[0].endswith("Permission denied")
+        assert lines[1] == "data"
+        assert lines[2].endswith("Permission denied")
+        assert lines[3] == "y"
+    assert "secret" in output(rootfs, script)
+
+
+def test_a_path_that_is_not_there_is_an_error(rootfs: str) -> None:
+    if not linux.landlock_abi():
+        pytest.skip("this kernel runs no Landlock")
+    with pytest.raises(UsageError, match="/nowhere"):
+        Container(["true"], PivotRoot(rootfs), Landlock(read=["/nowhere"])).run()
+
+
+# ------------------------------------------------------------------------------------------------ Docker's set
+
+
+def kinds(parts: list[Part]) -> set[str]:
+    return {type(part).__name__ for part in parts}
+
+
+def test_every_container_gets_dockers_set(rootfs: str) -> None:
+    assert kinds(defaults.default()) == {"Capabilities", "Seccomp", "Devices"}
+    script = "grep -E '^(CapEff|Seccomp:)' /proc/self/status; mknod /tmp/mem c 1 1; head -c 1 /tmp/mem; true"
+    lines = output(rootfs, script, Cgroup(), *defaults.default()).splitlines()
+    assert lines[0].endswith("a80425fb")
+    assert lines[1].endswith("2")
+    assert lines[2].endswith("Operation not permitted")
+
+
+def test_privileged_is_the_absence_of_it(rootfs: str) -> None:
+    parts = defaults.default(privileged=True)
+    assert kinds(parts) == {"Capabilities", "Devices"}
+    lines = output(rootfs, "grep CapEff /proc/self/status; mount -t tmpfs t /tmp && echo mounted", Cgroup(), *parts)
+    assert lines.splitlines()[1] == "mounted"
+
+
+def test_security_options_are_dockers() -> None:
+    options = defaults.Options(["no-new-privileges", "seccomp=unconfined", "systempaths=unconfined", "label=disable"])
+    assert kinds(defaults.default(options=options)) == {"Capabilities", "Devices", "NoNewPrivs"}
+    assert options.open_paths
+    assert "NoNewPrivs" not in kinds(defaults.default(options=defaults.Options(["no-new-privileges:false"])))
+    assert "AppArmor" in kinds(defaults.default(options=defaults.Options(["apparmor:mine"])))
+    for text in ("seccomp", "seccomp=", "no-new-privileges=maybe", "writable-cgroups=x", "label"):
+        with pytest.raises(UsageError, match="security-opt"):
+            defaults.Options([text])
