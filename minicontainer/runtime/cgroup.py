@@ -14,7 +14,7 @@ import time
 from minicontainer import linux
 from minicontainer.container.part import Host, Part
 from minicontainer.errors import ConflictError, TimeoutExpired, UsageError
-from minicontainer.runtime import resources
+from minicontainer.runtime import devices, resources
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Tree:
 
 
 class Cgroup(Part):
-    """The directories, the limits in them, the process."""
+    """The directories, the limits in them, the devices that may be opened, the process."""
 
     def __init__(self, path: str, id: str, limits: dict[str, Any]) -> None:
         self.trees = trees()
@@ -49,6 +49,7 @@ class Cgroup(Part):
             tree.directory = tree.top + below
         self.directories = by_controller(self.trees)
         self.files = resources.files(limits, self.directories)
+        self.rules = devices.rules(limits)
 
     def record(self, host: Host) -> dict[str, Any]:
         return {"directories": self.directories}
@@ -76,6 +77,7 @@ class Cgroup(Part):
                 _enable(tree, set() if not alone else {"cpu", "cpuset", "io", "memory", "pids"}, wanted)
                 host.cgroup = linux.open(tree.directory, os.O_RDONLY | os.O_DIRECTORY)
         resources.write(self.files)
+        devices.limit(self.rules, self.directories)
 
     def attach(self, host: Host) -> None:
         for tree in self.trees:
@@ -168,6 +170,13 @@ def freeze(directories: dict[str, str], on: bool, timeout: float = 10) -> None:
         time.sleep(0.001)
 
 
+def thaw(directories: dict[str, str]) -> None:
+    """Let the group go on if it is frozen: what is frozen on v1 does not even die."""
+    for controller, file, text in (("freezer", "freezer.state", "THAWED"), ("unified", "cgroup.freeze", "0")):
+        if controller in directories and os.path.exists(path := f"{directories[controller]}/{file}"):
+            linux.write(path, text)
+
+
 def kill(directories: dict[str, str], timeout: float = 10) -> None:
     """SIGKILL all that is in the group and in groups inside of it, and wait until it is gone."""
     deadline, pause = time.monotonic() + timeout, 0.0005
@@ -180,10 +189,7 @@ def kill(directories: dict[str, str], timeout: float = 10) -> None:
                 linux.kill(pid, 9)
             except ProcessLookupError:
                 continue
-        if "freezer" in directories and os.path.exists(directories["freezer"]):
-            linux.write(f"{directories['freezer']}/freezer.state", "THAWED")  # what is frozen does not even die
-        elif os.path.exists(f"{unified}/cgroup.freeze"):
-            linux.write(f"{unified}/cgroup.freeze", "0")
+        thaw(directories)
         if time.monotonic() > deadline:
             raise TimeoutExpired(f"processes {pids} of the container did not die in {timeout:g} s")
         time.sleep(pause)

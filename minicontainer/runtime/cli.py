@@ -32,6 +32,7 @@ GLOBAL = {
 }
 _MAKE = {
     "bundle": VALUE,
+    "config": VALUE,
     "console-socket": VALUE,
     "pid-file": VALUE,
     "no-pivot": FLAG,
@@ -135,13 +136,19 @@ def _verb(verb: str, rest: list[str], options: dict[str, Any]) -> int:
                 raise ContainerError(f"--{label} is not supported")
         from minicontainer.runtime import states, verbs
 
+        if options.get("log"):
+            options["log"] = os.path.abspath(options["log"])
         root = os.path.abspath(options.get("root") or states.DEFAULT_ROOT)
         act: Callable[[str, dict[str, Any], list[str]], int] = getattr(verbs, name)
+        if options.get("debug"):
+            from minicontainer import linux
+
+            with linux.trace(lambda call: _log("debug", str(call), options)):
+                return act(root, given, words)
         return act(root, given, words)
-    except ContainerError as error:
-        return _complain(_phrase(error), options)
-    except OSError as error:
-        return _complain(str(error), options)
+    except (ContainerError, OSError) as error:
+        text = _phrase(error) if isinstance(error, ContainerError) else str(error)
+        return _complain(text, options) if verb != "exec" else _complain(text, options) * 255
 
 
 def _phrase(error: Exception) -> str:
@@ -194,29 +201,35 @@ def _version() -> int:
 
 
 def _help() -> int:
-    print("usage: minicontainer-runtime [global options] VERB [options] …\n\nverbs:")
+    print("NAME:\n   minicontainer-runtime - an OCI runtime that reads like a book\n")
+    print("USAGE:\n   minicontainer-runtime [global options] VERB [options] …\n\nVERBS:")
     for verb, (_, _, usage) in VERBS.items():
-        print(f"  {verb} {usage}".rstrip())
-    print(f"\nglobal options: {', '.join(f'--{name}' for name in GLOBAL)}")
+        print(f"   {verb} {usage}".rstrip())
+    print(f"\nGLOBAL OPTIONS:\n   {', '.join(f'--{name}' for name in GLOBAL)}")
     return 0
 
 
 def _complain(text: str, options: dict[str, Any]) -> int:
     """Say what went wrong where the caller looks for it."""
+    if options.get("log"):
+        _log("error", text, options)
+    print(f"minicontainer-runtime: {text}", file=sys.stderr)
+    return 1
+
+
+def _log(level: str, text: str, options: dict[str, Any]) -> None:
+    """One line in --log, or on stderr where there is none, in the form that engines read."""
+    import json
     import time
 
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    if log := options.get("log"):
-        import json
-
-        if options.get("log-format") == "json":
-            line = json.dumps({"level": "error", "msg": text, "time": now})
-        else:
-            line = f'time="{now}" level=error msg={json.dumps(text)}'
-        try:
-            with open(log, "a") as file:
-                file.write(line + "\n")
-        except OSError as error:
-            print(f"cannot write to the log {log}: {error.strerror}", file=sys.stderr)
-    print(f"minicontainer-runtime: {text}", file=sys.stderr)
-    return 1
+    if options.get("log-format") == "json":
+        line = json.dumps({"level": level, "msg": text, "time": now})
+    else:
+        line = f'time="{now}" level={level} msg={json.dumps(text)}'
+    log = options.get("log")
+    try:
+        with open(log, "a") if log else open(2, "w", closefd=False) as file:
+            file.write(line + "\n")
+    except OSError as error:
+        print(f"cannot write to the log {log}: {error.strerror}", file=sys.stderr)

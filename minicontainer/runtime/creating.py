@@ -65,7 +65,7 @@ def make(
         "",
         parts,
         init=False,
-        traced=False,
+        traced=linux.watching() is not None,
         fail_at=0,
         fail_errno=0,
         keep=keep,
@@ -114,6 +114,7 @@ def _listen(channel: Channel, made: Made, console_socket: str, answer: Callable[
     told = False
     while (received := channel.receive()) is not None:
         message, fds, _ = received
+        note(message)
         if "failed" in message:
             raise as_error(message["failed"])
         if "gift" in message and console_socket:
@@ -129,6 +130,13 @@ def _listen(channel: Channel, made: Made, console_socket: str, answer: Callable[
         told = told or "execve" in message
     if not told:
         raise errors.StartError("the container's process died while it was being made")
+
+
+def note(message: dict[str, Any]) -> None:
+    """Show the system calls that a process has made to whoever watches (--debug)."""
+    if watcher := linux.watching():
+        for call in message.get("failed", message).get("calls", ()):
+            watcher.note(linux.Call(*call))
 
 
 def _end(made: Made) -> None:
@@ -152,7 +160,7 @@ def create(
 ) -> Made:
     """Make the container in its state directory, which is removed again when that fails.
 
-    `hold`: until `start`. Without it the command runs when this returns, with the hooks of `start` done too.
+    `hold`: until `start`. Without it the command runs when this returns.
     """
     given = config.get("hooks") or {}
     parts = list(plan.parts)
@@ -183,6 +191,8 @@ def create(
     def answer(question: str) -> dict[str, Any]:
         described = container.describe("creating")
         if question == "mounted":
+            if given:
+                os.chdir(bundle)
             hooks.run("prestart", given.get("prestart") or [], described)
             hooks.run("createRuntime", given.get("createRuntime") or [], described)
         elif question == "created":
@@ -199,8 +209,6 @@ def create(
     except BaseException:
         container.release()
         raise
-    if not hold:
-        hooks.run("poststart", given.get("poststart") or [], container.describe("running"))
     return made
 
 

@@ -78,6 +78,9 @@ def go(directory: str) -> None:
         channel.send({"go": True})
         told = False
         while (received := channel.receive()) is not None:
+            if watcher := linux.watching():
+                for call in received[0].get("failed", received[0]).get("calls", ()):
+                    watcher.note(linux.Call(*call))
             if "failed" in received[0]:
                 raise as_error(received[0]["failed"])
             told = told or "execve" in received[0]

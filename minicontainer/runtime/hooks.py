@@ -17,6 +17,7 @@ import os
 import select
 import time
 
+from minicontainer import linux
 from minicontainer.container.part import Inside, Part
 from minicontainer.errors import ContainerError, UsageError
 
@@ -42,7 +43,7 @@ def check(hooks: dict[str, Any]) -> None:
 
 
 def run(kind: str, entries: list[dict[str, Any]], container: dict[str, Any]) -> None:
-    """Run hooks one after the other; the first that fails is raised, and those after it do not run."""
+    """Run hooks one after the other, in our working directory; the first that fails is raised."""
     for number, entry in enumerate(entries):
         _run(f"hook {kind}[{number}] {entry['path']}", entry, container)
 
@@ -52,7 +53,7 @@ def _run(what: str, entry: dict[str, Any], container: dict[str, Any]) -> None:
     try:
         os.write(given, json.dumps(container).encode())
         os.lseek(given, 0, os.SEEK_SET)
-        env = dict(line.split("=", 1) for line in entry.get("env") or () if "=" in line)
+        env = os.environ if entry.get("env") is None else dict(line.split("=", 1) for line in entry["env"])
         streams = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate((given, output, output))]
         try:
             pid = os.posix_spawn(entry["path"], entry.get("args") or [entry["path"]], env, file_actions=streams)
@@ -98,6 +99,8 @@ class CreateHooks(Part):
 
     def enter(self, inside: Inside) -> None:
         container = inside.ask("mounted")  # prestart and createRuntime run on that side meanwhile
+        assert inside.rootfs is not None
+        linux.chdir(inside.rootfs)  # where the other runtimes run them
         run("createContainer", self.in_container, container)
 
 

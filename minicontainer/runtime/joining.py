@@ -76,7 +76,7 @@ def process_of(config: dict[str, Any], options: dict[str, Any], argv: list[str])
         process["noNewPrivileges"] = True
     if options.get("cap"):
         sets = {name: list(words or ()) for name, words in (process.get("capabilities") or {}).items()}
-        for name in ("bounding", "effective", "permitted", "ambient"):
+        for name in ("bounding", "effective", "permitted"):
             sets[name] = [*sets.get(name, ()), *options["cap"]]
         process["capabilities"] = sets
     user = dict(process.get("user") or {})

@@ -197,6 +197,7 @@ class Rootfs(Part):
             linux.mount(None, ".", flags=linux.MS_SLAVE | linux.MS_REC)
             linux.umount2(".", linux.MNT_DETACH)
         else:
+            _uncover(self.rootfs)
             linux.mount(self.rootfs, "/", flags=linux.MS_MOVE)
             linux.chroot(".")
         linux.chdir("/")
@@ -286,10 +287,11 @@ class Rootfs(Part):
 def _mount(root: int, mount: Mount) -> None:
     flags = mount.flags
     late = mount.type == "tmpfs" and mount.read_only  # others are mounted on it: read-only at the very end
+    if mount.type in ("proc", "sysfs"):
+        _check_ordinary(root, mount.destination)
     with within.place(root, mount.destination) as target:
-        source: str | None = mount.source
         linux.mount(
-            source,
+            mount.source,
             within.path_of(target),
             None if flags & linux.MS_REMOUNT else mount.type,
             flags & ~linux.MS_RDONLY if late else flags,
@@ -310,11 +312,42 @@ def _mount(root: int, mount: Mount) -> None:
         os.close(fd)
 
 
+def _check_ordinary(root: int, destination: str) -> None:
+    """/proc and /sys through a link would be where nobody masks what is in them (CVE-2019-19921)."""
+    try:
+        fd = linux.openat2(root, destination.lstrip("/"), os.O_PATH | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return
+    try:
+        if not stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise UsageError(f"filesystem {destination!r} must be mounted on ordinary directory")
+    finally:
+        os.close(fd)
+
+
 def _source(mount: Mount) -> os.stat_result:
     try:
         return os.stat(mount.source)
     except OSError as error:
         raise UsageError(f"mounts: {mount.source}, to be bound to {mount.destination}: {error.strerror}") from None
+
+
+def _uncover(rootfs: str) -> None:
+    """Take the old root's /proc and /sys away, which a moved root leaves behind in the namespace.
+
+    With them there, a user namespace inside could mount /proc anew with nothing masked: the kernel allows what can be
+    seen already. mount_namespaces(7), "Restrictions on mount namespaces"
+    """
+    with open("/proc/self/mountinfo") as file:
+        lines = [line.split() for line in file]
+    for fields in reversed(lines):
+        kind, place = fields[fields.index("-") + 1], fields[4]
+        if kind in ("proc", "sysfs") and place != rootfs and not place.startswith(f"{rootfs}/"):
+            try:
+                linux.mount(None, place, flags=linux.MS_PRIVATE | linux.MS_REC)
+                linux.umount2(place, linux.MNT_DETACH)
+            except (FileNotFoundError, OSError):
+                continue  # it was below one that is gone
 
 
 def _make_parent_private(rootfs: str) -> None:

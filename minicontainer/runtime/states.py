@@ -105,6 +105,13 @@ class State:
             described["annotations"] = self.values["annotations"]
         return described
 
+    def tell(self) -> dict[str, Any]:
+        """The state, and what runc says besides."""
+        described = self.describe()
+        more = {name: self.values[name] for name in ("rootfs", "created")} | {"owner": _user(self.values["owner"])}
+        annotations = {"annotations": described.pop("annotations")} if "annotations" in described else {}
+        return described | more | annotations
+
     def release(self) -> None:
         """Undo what its parts took from the host, and forget it. The first error is raised at the end."""
         failed: list[Exception] = []
@@ -140,6 +147,17 @@ def frozen(directories: dict[str, str]) -> bool:
                 continue
             return "FROZEN" in content if controller == "freezer" else "frozen 1" in content
     return False
+
+
+def _user(uid: int) -> str:
+    if uid == 0:
+        return "root"
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"#{uid}"
 
 
 def listed(root: str) -> list[str]:

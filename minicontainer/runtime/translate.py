@@ -8,8 +8,9 @@ it demands (config.md, "Extensibility").
 from __future__ import annotations
 
 import os
+import sys
 
-from minicontainer import state
+from minicontainer import linux, state
 from minicontainer.errors import UsageError
 from minicontainer.runtime import hooks
 from minicontainer.runtime.cgroup import Cgroup
@@ -17,7 +18,7 @@ from minicontainer.runtime.console import Console
 from minicontainer.runtime.identity import Identity, Personality
 from minicontainer.runtime.namespaces import OciNamespaces, Sysctls
 from minicontainer.runtime.rootfs import Rootfs
-from minicontainer.security.capabilities import Capabilities
+from minicontainer.security.capabilities import ALL, NAMES, SETS, Capabilities
 from minicontainer.security.limits import KINDS, OomScore, Rlimits
 from minicontainer.security.no_new_privs import NoNewPrivs
 
@@ -42,6 +43,8 @@ class Plan:
         self.parts = parts
         self.argv: list[str] = process["args"]
         self.env = environment(process)
+        if listen := os.environ.get("LISTEN_FDS"):  # sockets for it are among what is preserved, sd_listen_fds(3)
+            self.env |= {"LISTEN_FDS": listen, "LISTEN_PID": "1"}
         self.cwd: str = process["cwd"]
         self.terminal = bool(process.get("terminal"))
 
@@ -54,9 +57,8 @@ class ContainerPlan(Plan):
         self.cgroup = cgroup
 
 
-def load(bundle: str) -> dict[str, Any]:
-    """The bundle's config.json. Raises UsageError for one that is none, or lacks what every one must have."""
-    path = f"{bundle}/config.json"
+def load(path: str) -> dict[str, Any]:
+    """A config.json. Raises UsageError for one that is none."""
     try:
         config = state.read_json(path)
     except OSError as error:
@@ -100,7 +102,6 @@ def _translate(config: dict[str, Any], id: str, bundle: str, pivot: bool) -> Con
     cgroup = Cgroup(section.get("cgroupsPath") or "", id, limits)
     spaces = OciNamespaces(config)
     parts: list[Part] = [cgroup]
-    parts += _devices(limits, section, cgroup)
     parts.append(spaces)
     if sysctls := section.get("sysctl"):
         parts.append(Sysctls(sysctls, config))
@@ -113,10 +114,6 @@ def _translate(config: dict[str, Any], id: str, bundle: str, pivot: bool) -> Con
         parts.append(Personality(section["personality"]))
     parts += of_process(process, section)
     return ContainerPlan(parts, process, cgroup)
-
-
-def _devices(limits: dict[str, Any], section: dict[str, Any], cgroup: Cgroup) -> list[Part]:
-    return []
 
 
 def check_process(process: dict[str, Any]) -> None:
@@ -144,15 +141,26 @@ def of_process(process: dict[str, Any], section: dict[str, Any]) -> list[Part]:
         parts.append(NoNewPrivs())
     parts.append(Identity(process.get("user") or {}))
     if (sets := process.get("capabilities")) is not None:
-        parts.append(Capabilities.exactly(**{name: sets.get(name) or () for name in _SETS}))
-    parts += _seccomp(process, section)
+        in_user_namespace = any(entry.get("type") == "user" for entry in section.get("namespaces") or ())
+        parts.append(_capabilities(sets, in_user_namespace))
+    parts += _seccomp(section)
     return parts
 
 
-_SETS = ("bounding", "effective", "permitted", "inheritable", "ambient")
+def _capabilities(sets: dict[str, list[str]], in_user_namespace: bool) -> Capabilities:
+    """Those that exist and that we have ourselves: what cannot be granted is a warning (config.md, "Linux Process")."""
+    held = ALL if in_user_namespace else linux.capget()[1]
+    kept, left_out = {}, set()
+    for kind in SETS:
+        words = [word.upper().removeprefix("CAP_") for word in sets.get(kind) or ()]
+        kept[kind] = [word for word in words if word in NAMES and held >> NAMES.index(word) & 1]
+        left_out |= {*words} - {*kept[kind]}
+    if left_out:
+        print(f"minicontainer-runtime: warning: cannot grant CAP_{', CAP_'.join(sorted(left_out))}", file=sys.stderr)
+    return Capabilities.exactly(**kept)
 
 
-def _seccomp(process: dict[str, Any], section: dict[str, Any]) -> list[Part]:
+def _seccomp(section: dict[str, Any]) -> list[Part]:
     profile = section.get("seccomp")
     if not profile:
         return []

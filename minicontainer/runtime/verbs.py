@@ -9,7 +9,7 @@ import sys
 import time
 
 from minicontainer import linux, state
-from minicontainer.errors import ConflictError, NotFoundError, UsageError
+from minicontainer.errors import ConflictError, ContainerError, NotFoundError, UsageError
 from minicontainer.runtime.states import State, listed
 
 TYPE_CHECKING = False
@@ -30,6 +30,7 @@ def run(root: str, options: Options, words: list[str]) -> int:
     from minicontainer.runtime import foreground
 
     container, made = _make(root, options, words, hold=False)
+    poststart(container)
     if options.get("detach"):
         return 0
     try:
@@ -43,8 +44,9 @@ def _make(root: str, options: Options, words: list[str], *, hold: bool) -> Any:
     from minicontainer.runtime import creating, translate
 
     (id,) = _words(words, 1)
+    State(root, id)  # an id that is none is said first
     bundle = os.path.abspath(options.get("bundle") or ".")
-    config = translate.load(bundle)
+    config = translate.load(os.path.join(bundle, options.get("config") or "config.json"))
     plan = translate.translate(config, id, bundle, pivot=not options.get("no-pivot"))
     _check_terminal(plan.terminal, hold or bool(options.get("detach")), options.get("console-socket"))
     container = State.make(root, id)
@@ -54,11 +56,22 @@ def _make(root: str, options: Options, words: list[str], *, hold: bool) -> Any:
         container,
         bundle,
         hold=hold,
-        keep=options.get("preserve-fds") or 0,
-        console_socket=options.get("console-socket") or "",
-        pid_file=options.get("pid-file") or "",
+        keep=_kept(options),
+        console_socket=_path(options, "console-socket"),
+        pid_file=_path(options, "pid-file"),
     )
     return container, made
+
+
+def _path(options: Options, name: str) -> str:
+    """Absolute: hooks run in the bundle's directory."""
+    return os.path.abspath(options[name]) if options.get(name) else ""
+
+
+def _kept(options: Options) -> int:
+    """How many descriptors after the standard streams go on to the process: those asked for, a service's sockets."""
+    sockets = os.environ.get("LISTEN_FDS", "")
+    return (options.get("preserve-fds") or 0) + (int(sockets) if sockets.isdecimal() else 0)
 
 
 def _check_terminal(terminal: bool, detached: bool, socket: str | None) -> None:
@@ -73,33 +86,40 @@ def start(root: str, options: Options, words: list[str]) -> int:
     from minicontainer.runtime import hold
 
     container = State.open(root, _words(words, 1)[0])
-    if (status := container.status()) != "created":
+    while (status := container.status()) == "creating":  # its `create` still runs: that will end, one way or the other
+        time.sleep(0.001)
+        container = State.open(root, container.id)
+    if status != "created":
         raise ConflictError(f"cannot start a container in the {status} state")
     hold.go(container.directory)
-    _hooks(container, "poststart", "running")
+    poststart(container)
     return 0
 
 
-def _hooks(container: State, kind: str, status: str) -> None:
+def poststart(container: State) -> None:
+    """Run the hooks of that name. One that fails ends the container, runtime-spec, runtime.md, "Lifecycle"."""
     try:
-        entries = (container.config.get("hooks") or {}).get(kind)
-    except FileNotFoundError:
-        return  # it was killed while it was being made
-    if entries:
-        from minicontainer.runtime import hooks
+        if entries := _hooks(container, "poststart"):
+            from minicontainer.runtime import hooks
 
-        hooks.run(kind, entries, container.describe(status))
+            os.chdir(container.values["bundle"])
+            hooks.run("poststart", entries, container.describe("running"))
+    except Exception:
+        _destroy(container)
+        raise
+
+
+def _hooks(container: State, kind: str) -> list[dict[str, Any]]:
+    try:
+        return (container.config.get("hooks") or {}).get(kind) or []
+    except FileNotFoundError:
+        return []  # it was killed while it was being made
 
 
 def tell_state(root: str, options: Options, words: list[str]) -> int:
     """Print a container's state."""
     container = State.open(root, _words(words, 1)[0])
-    described = container.describe() | {
-        "rootfs": container.values["rootfs"],
-        "created": container.values["created"],
-        "owner": _owner(container),
-    }
-    print(json.dumps(described, indent=2))
+    print(json.dumps(container.tell(), indent=2))
     return 0
 
 
@@ -120,6 +140,8 @@ def kill(root: str, options: Options, words: list[str]) -> int:
     if container.status() in ("stopped", "creating"):
         raise ConflictError("container not running")
     _signal(container, number)
+    if number == signal.SIGKILL:
+        cgroup.thaw(container.values["cgroup"])
     return 0
 
 
@@ -180,20 +202,24 @@ def delete(root: str, options: Options, words: list[str]) -> int:
 def _destroy(container: State) -> None:
     """End what runs of it, and remove all of it."""
     if container.values.get("creating"):
-        _end_process(container.values["creating"]["pid"], container.values["creating"]["start_time"])
-    _end_process(container.pid, container.values["start_time"])
-    error: Exception | None = None
-    try:
-        _hooks(container, "poststop", "stopped")
-    except Exception as failed:
-        error = failed  # the rest goes on, runtime-spec, runtime.md, "Lifecycle"
+        _end_process(container.values["creating"]["pid"], container.values["creating"]["start_time"], {})
+    _end_process(container.pid, container.values["start_time"], container.values["cgroup"])
+    entries = _hooks(container, "poststop")
+    described = container.describe("stopped") if entries else {}
     container.release()
-    if error:
-        print(f"warning: {error}", file=sys.stderr)
+    for entry in entries:
+        from minicontainer.runtime import hooks
+
+        try:
+            hooks.run("poststop", [entry], described)
+        except ContainerError as error:  # it is gone all the same, and the others run
+            print(f"minicontainer-runtime: warning: {error}", file=sys.stderr)
 
 
-def _end_process(pid: int, start_time: int) -> None:
+def _end_process(pid: int, start_time: int, directories: dict[str, str]) -> None:
     """Kill a process, if it is still that one, and wait until it is gone (a zombie is: its parent's to bury)."""
+    from minicontainer.runtime import cgroup
+
     if pid <= 0 or not start_time or pid == os.getpid():
         return
     while state.start_time(pid) == start_time:
@@ -206,6 +232,7 @@ def _end_process(pid: int, start_time: int) -> None:
                 os.close(pidfd)
         except ProcessLookupError:
             return
+        cgroup.thaw(directories)
         time.sleep(0.001)
 
 
@@ -250,9 +277,9 @@ def exec_(root: str, options: Options, words: list[str]) -> int:
         container,
         process,
         config=config,
-        keep=options.get("preserve-fds") or 0,
-        console_socket=options.get("console-socket") or "",
-        pid_file=options.get("pid-file") or "",
+        keep=_kept(options),
+        console_socket=_path(options, "console-socket"),
+        pid_file=_path(options, "pid-file"),
         ignore_paused=bool(options.get("ignore-paused")),
         cgroups=joining.cgroup_option(options.get("cgroup") or []),
     )
@@ -265,21 +292,15 @@ def list_(root: str, options: Options, words: list[str]) -> int:
     for id in listed(root):
         try:
             container = State.open(root, id)
-            row = container.describe()
+            rows.append(container.tell())
         except (NotFoundError, ConflictError, UsageError) as error:
             print(f"{id}: {error}", file=sys.stderr)
             continue
-        row |= {
-            "rootfs": container.values["rootfs"],
-            "created": container.values["created"],
-            "owner": _owner(container),
-        }
-        rows.append(row)
     if options.get("quiet"):
         for row in rows:
             print(row["id"])
     elif options.get("format", "table") == "json":
-        print(json.dumps(rows or None))
+        print(json.dumps(rows or None, separators=(",", ":")))
     elif options.get("format", "table") == "table":
         fields = ("id", "pid", "status", "bundle", "created", "owner")
         table = [[field.upper() for field in fields], *([str(row[field]) for field in fields] for row in rows)]
@@ -289,18 +310,6 @@ def list_(root: str, options: Options, words: list[str]) -> int:
     else:
         raise UsageError(f"invalid format option: {options['format']!r}", hint="table or json")
     return 0
-
-
-def _owner(container: State) -> str:
-    uid = container.values["owner"]
-    if uid == 0:
-        return "root"
-    import pwd
-
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"#{uid}"
 
 
 def ps(root: str, options: Options, words: list[str]) -> int:
