@@ -21,8 +21,8 @@ from minicontainer.images.manifest import (
     OCI_INDEX,
     OCI_LAYER_GZIP,
     OCI_MANIFEST,
-    Platform,
 )
+from minicontainer.images.platforms import Platform
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -17,7 +17,8 @@ from registry import TokenServer, data_root, push_busybox, scratch
 from minicontainer.chroot import PivotRoot, User
 from minicontainer.errors import ConflictError, ImageError, NotFoundError, UsageError
 from minicontainer.images import Store, get, images, import_, inspect, pull, push, remove, tag
-from minicontainer.images.manifest import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Platform
+from minicontainer.images.manifest import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
+from minicontainer.images.platforms import Platform
 from minicontainer.images.progress import Bars, Event
 from minicontainer.images.reference import Reference
 from minicontainer.network import HostNetwork

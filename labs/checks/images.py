@@ -18,7 +18,8 @@ from labs.checks.frame import Lab, attempt, expect
 from minicontainer import images, linux
 from minicontainer.errors import ImageError
 from minicontainer.images import Image, Store, fetching, workers
-from minicontainer.images.manifest import OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST, Platform
+from minicontainer.images.manifest import OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST
+from minicontainer.images.platforms import Platform
 from minicontainer.images.unpack import Unpacked
 from minicontainer.notebook import TinyRegistry
 

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from minicontainer import linux
 from minicontainer.errors import ContainerError, ImageError
-from minicontainer.images.compression import CHUNK, Ahead, inflate
+from minicontainer.images.compression import CHUNK, Ahead, decompress
 from minicontainer.images.failures import BrokenConnection
-from minicontainer.images.manifest import DOCKER_LAYER, OCI_LAYER, Descriptor
+from minicontainer.images.manifest import Descriptor
 from minicontainer.images.reference import Reference
 from minicontainer.images.registry import Registry
 from minicontainer.images.store import Store, host_error
@@ -99,8 +99,7 @@ def _download(job: Job, registry: Registry, report: Callable[[str, int], None], 
 
 def _unpack(job: Job, source: _Source, path: str = "") -> None:
     tree = f"{job.session}/{job.number}.{os.urandom(4).hex()}"
-    plain = job.blob.media_type in (OCI_LAYER, DOCKER_LAYER)
-    with Ahead(source.chunks() if plain else inflate(source.chunks())) as stream:
+    with Ahead(decompress(source.chunks())) as stream:
         try:
             done = unpack(stream, tree, limits=job.limits)
         except ImageError as error:

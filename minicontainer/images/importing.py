@@ -23,11 +23,11 @@ from minicontainer.images.manifest import (
     Config,
     Descriptor,
     Manifest,
-    Platform,
     chain_ids,
     encode,
     manifest_document,
 )
+from minicontainer.images.platforms import Platform
 from minicontainer.images.pulling import fetch_layers
 from minicontainer.images.reference import Reference
 from minicontainer.images.store import Entry, Store, host_error

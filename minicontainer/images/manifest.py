@@ -2,7 +2,7 @@
 
     index ──► manifest ──► config   who runs, in which environment, and the layers' diff_ids
     (one      (one
-    for all)  platform)    └──► layers   tar archives, gzip or plain, from the base up
+    for all)  platform)    └──► layers   tar archives, gzip, zstd or plain, from the base up
 
 An arrow is a descriptor: media type, digest and size of another document. Digests make it a Merkle tree: who trusts
 the first digest can check all the rest. Docker's types and OCI's differ in names only, so both become the same
@@ -13,9 +13,9 @@ objects here. Everything that arrives is checked before it is believed: what the
 from __future__ import annotations
 
 import json
-import os
 
-from minicontainer.errors import ImageError, UsageError
+from minicontainer.errors import ImageError
+from minicontainer.images.platforms import Platform
 from minicontainer.images.reference import DIGEST
 
 TYPE_CHECKING = False
@@ -28,28 +28,60 @@ OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
 OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
 OCI_LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
+OCI_LAYER_ZSTD = "application/vnd.oci.image.layer.v1.tar+zstd"
+OCI_FOREIGN = "application/vnd.oci.image.layer.nondistributable.v1.tar"
+OCI_FOREIGN_GZIP = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+OCI_FOREIGN_ZSTD = "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd"
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 DOCKER_LAYER_GZIP = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+DOCKER_LAYER_ZSTD = "application/vnd.docker.image.rootfs.diff.tar.zstd"
+DOCKER_FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar"
+DOCKER_FOREIGN_GZIP = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
 
 INDEXES = (OCI_INDEX, DOCKER_LIST)
 MANIFESTS = (OCI_MANIFEST, DOCKER_MANIFEST)
-OCI_NAMES = {DOCKER_CONFIG: OCI_CONFIG, DOCKER_LAYER: OCI_LAYER, DOCKER_LAYER_GZIP: OCI_LAYER_GZIP}
+OCI_NAMES = {
+    DOCKER_CONFIG: OCI_CONFIG,
+    DOCKER_LAYER: OCI_LAYER,
+    DOCKER_LAYER_GZIP: OCI_LAYER_GZIP,
+    DOCKER_LAYER_ZSTD: OCI_LAYER_ZSTD,
+    DOCKER_FOREIGN: OCI_FOREIGN,
+    DOCKER_FOREIGN_GZIP: OCI_FOREIGN_GZIP,
+}
 """Docker's names of things that OCI calls otherwise."""
+
+FOREIGN = (OCI_FOREIGN, OCI_FOREIGN_GZIP, OCI_FOREIGN_ZSTD, DOCKER_FOREIGN, DOCKER_FOREIGN_GZIP)
+"""Layers that a licence forbids to hand on: they come from the addresses in their descriptor, and are never pushed."""
+
+LAYERS = (OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD, OCI_FOREIGN, OCI_FOREIGN_GZIP, OCI_FOREIGN_ZSTD)
+
+ARTIFACTS = {
+    "application/vnd.cncf.helm.config.v1+json": "a Helm chart",
+    "application/vnd.dev.cosign.artifact.sig.v1+json": "a signature",
+    "application/vnd.dev.sigstore.bundle.v0.3+json": "a signature",
+    "application/vnd.in-toto+json": "a builder's statement about an image",
+    "application/spdx+json": "a list of what is in an image (SBOM)",
+    "application/vnd.cyclonedx+json": "a list of what is in an image (SBOM)",
+    "application/vnd.wasm.config.v0+json": "a WebAssembly module",
+    "application/vnd.docker.plugin.v1+json": "a plugin for Docker's daemon",
+    "application/vnd.docker.compose.project": "a Compose project",
+}
+"""What else registries keep that looks like an image. (OCI image-spec, artifacts-guidance.md)"""
 
 MAX_DOCUMENT = 4 << 20
 """Bytes that a manifest, an index or a config may have (what the distribution specification asks registries for)."""
 
 
 class Descriptor:
-    """A pointer to content: `media_type`, `digest` and `size` in bytes."""
+    """A pointer to content: `media_type`, `digest` and `size` in bytes; `urls` where else it may be had."""
 
-    __slots__ = ("digest", "media_type", "size")
+    __slots__ = ("digest", "media_type", "size", "urls")
 
-    def __init__(self, media_type: str, digest: str, size: int) -> None:
-        self.media_type, self.digest, self.size = media_type, digest, size
+    def __init__(self, media_type: str, digest: str, size: int, urls: Sequence[str] = ()) -> None:
+        self.media_type, self.digest, self.size, self.urls = media_type, digest, size, tuple(urls)
 
     @classmethod
     def parse(cls, value: Any, what: str) -> Self:
@@ -62,11 +94,12 @@ class Descriptor:
             raise _bad(f"{what} has no sha256 digest, but {digest!r:.80}")
         if type(size) is not int or size < 0:
             raise _bad(f"{what} has no size, but {size!r:.80}")
-        return cls(media_type, digest, size)
+        return cls(media_type, digest, size, _strings(found, "urls", what))
 
     def json(self) -> dict[str, Any]:
         """As a document says it."""
-        return {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
+        found = {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
+        return found | ({"urls": list(self.urls)} if self.urls else {})
 
 
 class Manifest:
@@ -86,14 +119,16 @@ class Manifest:
             raise _bad(f"a manifest of media type {kind!r:.120}", "this reads Docker's version 2 schema 2 and OCI's")
         config = Descriptor.parse(document.get("config"), "the manifest's config")
         if config.media_type not in (OCI_CONFIG, DOCKER_CONFIG):
-            raise _bad(f"a config of media type {config.media_type!r:.120}", "it is some other artifact, not an image")
+            kind = document.get("artifactType") or config.media_type
+            known = f"{ARTIFACTS[kind]}, " if isinstance(kind, str) and kind in ARTIFACTS else ""
+            raise _bad(f"{known}not an image: an artifact of type {kind!r:.120}", "pull it with the tool that made it")
         layers = document.get("layers")
         if not isinstance(layers, list):
             raise _bad("the manifest has no list of layers")
         parsed = [Descriptor.parse(layer, f"the manifest's layer {i}") for i, layer in enumerate(layers)]
         for layer in parsed:
-            if OCI_NAMES.get(layer.media_type, layer.media_type) not in (OCI_LAYER, OCI_LAYER_GZIP):
-                raise _bad(f"a layer of media type {layer.media_type!r:.120}", "this reads plain tar and gzip")
+            if OCI_NAMES.get(layer.media_type, layer.media_type) not in LAYERS:
+                raise _bad(f"a layer of media type {layer.media_type!r:.120}", "this reads tar: plain, gzip and zstd")
         return cls(kind, config, parsed)
 
     def twin(self) -> bytes | None:
@@ -105,74 +140,10 @@ class Manifest:
         if self.media_type == OCI_MANIFEST and not any(part.media_type in OCI_NAMES for part in parts):
             return None
         config, *layers = (
-            Descriptor(OCI_NAMES.get(part.media_type, part.media_type), part.digest, part.size) for part in parts
+            Descriptor(OCI_NAMES.get(part.media_type, part.media_type), part.digest, part.size, part.urls)
+            for part in parts
         )
         return manifest_document(config, layers)
-
-
-class Platform:
-    """What an image runs on: `linux/amd64`, `linux/arm/v7`, in Go's names."""
-
-    __slots__ = ("architecture", "os", "variant")
-
-    def __init__(self, os: str, architecture: str, variant: str = "") -> None:
-        self.os, self.architecture, self.variant = os, architecture, variant
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read `os/architecture[/variant]`. Raises UsageError."""
-        words = text.split("/")
-        if not 2 <= len(words) <= 3 or not all(words):
-            raise UsageError(f"{text!r} is no platform", hint="a platform is OS/ARCHITECTURE: linux/arm64")
-        return cls(*words)
-
-    @classmethod
-    def host(cls) -> Self:
-        """This machine's."""
-        names = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm/v7", "armv6l": "arm/v6", "i686": "386"}
-        machine = os.uname().machine
-        return cls.parse(f"linux/{names.get(machine, machine)}")
-
-    def accepts(self, other: Platform) -> bool:
-        """Whether an image for `other` runs here. Each 32-bit ARM runs what was made for an older one."""
-        if (self.os, self.architecture) != (other.os, other.architecture):
-            return False
-        if self.architecture == "arm" and self.variant:
-            return other.variant <= self.variant
-        return not self.variant or not other.variant or self.variant == other.variant
-
-    def choose(self, index: bytes, media_type: str) -> Descriptor:
-        """The manifest for this platform out of an index. Raises ImageError that names what there is."""
-        document = parse_document(index, "index")
-        media_type_of(document, media_type)
-        entries = document.get("manifests")
-        if not isinstance(entries, list):
-            raise _bad("the index has no list of manifests")
-        found: list[tuple[str, Descriptor]] = []
-        offered: list[str] = []
-        for i, entry in enumerate(entries):
-            descriptor = Descriptor.parse(entry, f"the index's manifest {i}")
-            given = entry.get("platform")
-            if given is None:
-                continue
-            given = _object(given, f"the platform of the index's manifest {i}")
-            words = [given.get(key, "") for key in ("os", "architecture", "variant")]
-            if not all(isinstance(word, str) for word in words):
-                raise _bad(f"the platform of the index's manifest {i} is no text")
-            other = Platform(*words)
-            offered.append(str(other))
-            if self.accepts(other):
-                found.append((other.variant, descriptor))
-        if not found:
-            known = sorted(set(offered) - {"unknown/unknown"})
-            hint = f"there is {', '.join(known)}" if known else "the index names no platform at all"
-            raise ImageError(f"no image for the platform {self}", hint=hint)
-        # The same variant first, else the newest that runs here, else the first in the list.
-        same = [descriptor for variant, descriptor in found if variant == self.variant]
-        return same[0] if same else max(found, key=lambda pair: pair[0])[1]
-
-    def __str__(self) -> str:
-        return f"{self.os}/{self.architecture}" + (f"/{self.variant}" if self.variant else "")
 
 
 class Config:
@@ -211,6 +182,24 @@ class Config:
         if len(config.diff_ids) != layers:
             raise _bad(f"the config has {len(config.diff_ids)} diff_ids for {layers} layers")
         return config
+
+
+def entries_of(index: bytes) -> list[tuple[Descriptor, Platform | None]]:
+    """What an index leads to, each with the platform that it is said to be for. Raises ImageError."""
+    entries = parse_document(index, "index").get("manifests")
+    if not isinstance(entries, list):
+        raise _bad("the index has no list of manifests")
+    found: list[tuple[Descriptor, Platform | None]] = []
+    for i, entry in enumerate(entries):
+        descriptor = Descriptor.parse(entry, f"the index's manifest {i}")
+        given = entry.get("platform")
+        if given is None:
+            found.append((descriptor, None))
+            continue
+        what = f"the platform of the index's manifest {i}"
+        words = [_text(_object(given, what), key, what) for key in ("os", "architecture", "variant")]
+        found.append((descriptor, Platform(*words)))
+    return found
 
 
 def chain_ids(diff_ids: Sequence[str]) -> list[str]:

@@ -14,19 +14,17 @@ from typing import TYPE_CHECKING, Any
 from minicontainer.errors import ImageError, NotFoundError
 from minicontainer.images import progress as bars
 from minicontainer.images import workers
+from minicontainer.images.choosing import resolve
 from minicontainer.images.image import Image
 from minicontainer.images.manifest import (
-    INDEXES,
     MAX_DOCUMENT,
     OCI_MANIFEST,
     Config,
     Descriptor,
     Manifest,
-    Platform,
     chain_ids,
-    media_type_of,
-    parse_document,
 )
+from minicontainer.images.platforms import Platform
 from minicontainer.images.reference import Reference
 from minicontainer.images.registry import Registry
 from minicontainer.images.store import Entry, Store, host_error
@@ -70,8 +68,12 @@ def _pull(
 ) -> Image:
     wanted = Platform.parse(platform) if platform else Platform.host()
     with Registry(reference, credentials=credentials) as registry, store.session() as session:
-        known_as, document, media_type = _resolve(registry, reference, wanted)
-        manifest = Manifest.parse(document, media_type)
+        found = resolve(registry, reference.target, wanted)
+        document = found.document
+        try:
+            manifest = Manifest.parse(document, found.media_type)
+        except ImageError as error:
+            raise ImageError(f"{reference.familiar}: {error.message}", hint=error.hint) from None
         session.needs([manifest.config.digest, *(layer.digest for layer in manifest.layers)])
         config_document = _config(store, registry, manifest.config)
         config = Config.parse(config_document, len(manifest.layers))
@@ -90,33 +92,13 @@ def _pull(
         entry = Entry(
             Descriptor(OCI_MANIFEST, digest, len(twin or document)),
             reference.name,
-            digest=known_as,
+            digest=found.digest,
             verbatim=verbatim if twin else "",
             layers=chain,
             platform=config.platform if config.platform.architecture else None,
         )
         store.put(entry)
         return Image(store, entry)
-
-
-def _resolve(registry: Registry, reference: Reference, wanted: Platform) -> tuple[str, bytes, str]:
-    """The digest that the name stands for, and the manifest for our platform with its media type."""
-    document, media_type, known_as = registry.manifest(reference.target)
-    for _ in range(4):  # an index may point to another one
-        media_type = media_type_of(parse_document(document, "manifest"), media_type)
-        if media_type not in INDEXES:
-            return known_as, document, media_type
-        try:
-            chosen = wanted.choose(document, media_type)
-        except ImageError as error:
-            raise ImageError(f"{reference.familiar}: {error.message}", hint=error.hint) from None
-        document, media_type, _digest = registry.manifest(chosen.digest)
-        if len(document) != chosen.size:
-            raise ImageError(
-                f"the manifest {chosen.digest} has {len(document)} bytes, its index says {chosen.size}",
-                hint="whoever made the image must mend it",
-            )
-    raise ImageError(f"{reference.familiar}: an index of an index of an index", hint="this is no honest image")
 
 
 def _config(store: Store, registry: Registry, descriptor: Descriptor) -> bytes:

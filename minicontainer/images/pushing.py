@@ -17,7 +17,7 @@ from minicontainer.errors import ImageError
 from minicontainer.images import progress as bars
 from minicontainer.images.failures import RegistryError
 from minicontainer.images.image import Image
-from minicontainer.images.manifest import Descriptor, Manifest
+from minicontainer.images.manifest import FOREIGN, Descriptor, Manifest
 from minicontainer.images.reference import Reference
 from minicontainer.images.registry import Registry
 from minicontainer.images.store import Store
@@ -46,7 +46,7 @@ def push(name: str, *, credentials: Credentials | None = None, progress: Progres
     document = store.document(image.entry.verbatim or image.entry.manifest.digest)
     manifest = Manifest.parse(document)
     show, end = bars.begin(progress)
-    blobs = {blob.digest: blob for blob in (*manifest.layers, manifest.config)}
+    blobs = {blob.digest: blob for blob in (*manifest.layers, manifest.config) if blob.media_type not in FOREIGN}
     elsewhere = origins(store, reference)
     with Registry(reference, actions="pull,push", credentials=credentials) as registry:
         pool = ThreadPoolExecutor(AT_ONCE)

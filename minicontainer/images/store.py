@@ -26,7 +26,8 @@ from contextlib import contextmanager
 
 from minicontainer import state
 from minicontainer.errors import ConflictError, HostError, ImageError, NotFoundError
-from minicontainer.images.manifest import MAX_DOCUMENT, OCI_INDEX, Descriptor, Platform, parse_document
+from minicontainer.images.manifest import MAX_DOCUMENT, OCI_INDEX, Descriptor, parse_document
+from minicontainer.images.platforms import Platform
 from minicontainer.images.reference import Reference
 
 TYPE_CHECKING = False
