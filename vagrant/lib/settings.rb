@@ -70,16 +70,18 @@ module Course
       block ? @blocks << block : @blocks.each { |each| each.call(config) }
     end
 
+    # Only `up` and `reload` look at it; asking takes a second.
     def driver
+      return "kvm" unless @values[:driver] || (ARGV & %w[up reload]).any?
       @values[:driver] ||= self.class.kvm? ? "kvm" : "qemu"
     end
 
     # /dev/kvm alone says little: within a virtual machine it may be there and fail. QEMU is asked.
     def self.kvm?
-      return false unless File.writable?("/dev/kvm") || File.exist?("/dev/kvm")
-      return true unless system("command -v qemu-system-x86_64 >/dev/null 2>&1")
+      return false unless File.exist?("/dev/kvm")
+      return true unless system("command -v qemu-system-x86_64", out: File::NULL, err: File::NULL)
       system("echo quit | timeout 10 qemu-system-x86_64 -accel kvm -cpu max -nodefaults -display none -S " \
-             "-monitor stdio >/dev/null 2>&1")
+             "-monitor stdio", out: File::NULL, err: File::NULL)
     end
 
     # Where Vagrant keeps what belongs to this machine; the token, too.

@@ -1,0 +1,414 @@
+"""The virtual machine's files, as far as they can be tried without one: messages, the catalog, a learner's work.
+
+What only a machine can show is tests/vm/run's (make test-vm). Ruby comes with Vagrant; without it these tests skip.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib.machinery
+import importlib.util
+import io
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+ROOT = Path(__file__).resolve().parent.parent
+VAGRANT = ROOT / "vagrant"
+SCRIPTS = [path for path in sorted([*VAGRANT.rglob("*"), *(ROOT / "tests/vm").iterdir()]) if os.access(path, os.X_OK)]
+SCRIPTS = [path for path in SCRIPTS if path.is_file()]
+needs_ruby = pytest.mark.skipif(shutil.which("ruby") is None, reason="no ruby here: it comes with Vagrant")
+
+
+def load(path: Path) -> ModuleType:
+    loader = importlib.machinery.SourceFileLoader(path.name, str(path))
+    spec = importlib.util.spec_from_loader(path.name, loader)
+    assert spec
+    module = importlib.util.module_from_spec(spec)
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    loader.exec_module(module)
+    sys.dont_write_bytecode = writes
+    return module
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_script_is_one_that_its_interpreter_reads(script: Path) -> None:
+    first = script.read_text().splitlines()[0]
+    if "python3" in first:
+        compile(script.read_text(), str(script), "exec")
+    else:
+        shell = "bash" if first.endswith("bash") else "sh"
+        read = subprocess.run([shell, "-n", script], capture_output=True, text=True)
+        assert read.returncode == 0, read.stderr
+
+
+@needs_ruby
+@pytest.mark.parametrize("file", ["Vagrantfile", *(f"vagrant/lib/{path.name}" for path in (VAGRANT / "lib").iterdir())])
+def test_ruby_reads_the_vagrantfile_and_what_it_requires(file: str) -> None:
+    read = subprocess.run(["ruby", "-c", ROOT / file], capture_output=True, text=True)
+    assert read.returncode == 0, read.stderr
+
+
+def test_the_course_files_that_the_machine_gets_exist() -> None:
+    names = (VAGRANT / "course-files").read_text().split()
+    assert "notebooks" in names
+    assert [name for name in names if not (ROOT / name).exists()] == []
+
+
+# --- the catalog --------------------------------------------------------------------------------------------------
+
+
+def boxes(directory: Path, *names: str) -> None:
+    for name in names:
+        (directory / f"{name}.libvirt.box").write_bytes(name.encode())
+        (directory / f"{name}.version").write_text("12.20260101.0\n")
+
+
+def test_catalog_offers_the_baked_box_with_its_checksum(tmp_path: Path) -> None:
+    boxes(tmp_path, "minicontainer-debian12-amd64", "minicontainer-debian12-baked-amd64")
+    (tmp_path / "other.box").write_bytes(b"somebody else's")
+    subprocess.run([sys.executable, VAGRANT / "box/catalog", tmp_path], check=True)
+    catalog = json.loads((tmp_path / "metadata.json").read_text())
+    [version] = catalog["versions"]
+    [provider] = version["providers"]
+    assert (version["version"], provider["name"]) == ("12.20260101.0", "libvirt")
+    assert provider["url"] == "minicontainer-debian12-baked-amd64.libvirt.box"
+    assert provider["checksum"] == hashlib.sha256(b"minicontainer-debian12-baked-amd64").hexdigest()
+    subprocess.run(["sha256sum", "--quiet", "--check", "SHA256SUMS"], cwd=tmp_path, check=True)
+    assert len((tmp_path / "SHA256SUMS").read_text().splitlines()) == 2
+
+
+def test_catalog_for_a_web_server_has_whole_addresses(tmp_path: Path) -> None:
+    boxes(tmp_path, "minicontainer-debian12-amd64")
+    subprocess.run([sys.executable, VAGRANT / "box/catalog", tmp_path, "http://192.0.2.1:8000/"], check=True)
+    catalog = json.loads((tmp_path / "metadata.json").read_text())
+    url = catalog["versions"][0]["providers"][0]["url"]
+    assert url == "http://192.0.2.1:8000/minicontainer-debian12-amd64.libvirt.box"
+
+
+def test_catalog_of_an_empty_folder_says_how_to_make_a_box(tmp_path: Path) -> None:
+    made = subprocess.run([sys.executable, VAGRANT / "box/catalog", tmp_path], capture_output=True, text=True)
+    assert made.returncode == 1
+    assert "vagrant/box/build makes one" in made.stderr
+
+
+# --- a learner's work ---------------------------------------------------------------------------------------------
+
+
+class Machine:
+    """The machine's side: a course, a learner's folder, and what has been delivered."""
+
+    def __init__(self, directory: Path) -> None:
+        self.course, self.work = directory / "course", directory / "work"
+        (self.course / "labs").mkdir(parents=True)
+        self.environment = {"COURSE": self.course, "WORK": self.work, "DELIVERED": directory / "state/delivered.json"}
+
+    def publish(self, name: str, text: str) -> None:
+        (self.course / name).parent.mkdir(exist_ok=True)
+        (self.course / name).write_text(text)
+
+    def __call__(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, VAGRANT / "guest/work", *map(str, arguments)],
+            env={**os.environ, **{name: str(path) for name, path in self.environment.items()}},
+            capture_output=True,
+            text=True,
+        )
+
+    def pack(self) -> dict[str, bytes]:
+        with tarfile.open(fileobj=io.BytesIO(base64.b64decode(self("pack").stdout))) as tar:
+            return {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    machine = Machine(tmp_path)
+    machine.publish("notebooks/01.ipynb", "one")
+    machine.publish("notebooks/02.ipynb", "two")
+    assert machine("merge").returncode == 0
+    return machine
+
+
+def test_update_brings_new_chapters_and_leaves_edited_files_alone(machine: Machine) -> None:
+    (machine.work / "notebooks/01.ipynb").write_text("mine")
+    for name in ("01", "02", "03"):
+        machine.publish(f"notebooks/{name}.ipynb", f"second edition of {name}")
+    said = machine("merge").stdout
+    assert (machine.work / "notebooks/01.ipynb").read_text() == "mine"
+    assert (machine.work / "notebooks/01.new.ipynb").read_text() == "second edition of 01"
+    assert (machine.work / "notebooks/02.ipynb").read_text() == "second edition of 02"
+    assert "kept as you have edited it: notebooks/01.ipynb (the new one is notebooks/01.new.ipynb)" in said
+    assert "updated: notebooks/02.ipynb" in said
+    assert "new: notebooks/03.ipynb" in said
+
+
+def test_merging_twice_changes_and_says_nothing(machine: Machine) -> None:
+    (machine.work / "notebooks/01.ipynb").write_text("mine")
+    machine.publish("notebooks/01.ipynb", "second edition")
+    machine("merge")
+    (machine.work / "notebooks/01.new.ipynb").unlink()
+    assert machine("merge").stdout == ""
+    assert not (machine.work / "notebooks/01.new.ipynb").exists()
+
+
+def test_a_deleted_file_comes_back_as_it_was(machine: Machine) -> None:
+    (machine.work / "notebooks/01.ipynb").unlink()
+    assert machine("merge").stdout == "== new: notebooks/01.ipynb\n"
+    assert (machine.work / "notebooks/01.ipynb").read_text() == "one"
+
+
+def test_only_what_a_learner_has_made_goes_to_the_host(machine: Machine) -> None:
+    assert machine.pack() == {}
+    (machine.work / "notebooks/02.ipynb").write_text("mine")
+    (machine.work / "notes.txt").write_text("also mine")
+    (machine.work / "notebooks/.ipynb_checkpoints").mkdir()
+    (machine.work / "notebooks/.ipynb_checkpoints/02-checkpoint.ipynb").write_text("JupyterLab's")
+    (machine.work / "secret").symlink_to("/etc/shadow")
+    assert machine.pack() == {"notebooks/02.ipynb": b"mine", "notes.txt": b"also mine"}
+
+
+def test_a_file_too_large_for_the_host_is_named(machine: Machine) -> None:
+    with open(machine.work / "large", "wb") as file:
+        file.truncate((32 << 20) + 1)
+    packed = machine("pack")
+    assert "large is larger than 32 MiB: it stays in the machine" in packed.stderr
+
+
+def test_what_comes_from_the_host_replaces_and_keeps_what_was(machine: Machine, tmp_path: Path) -> None:
+    archive = tmp_path / "work.tar"
+    with tarfile.open(archive, "w") as tar:
+        member = tarfile.TarInfo("notebooks/01.ipynb")
+        member.size, member.mtime = 4, 1000000000
+        tar.addfile(member, io.BytesIO(b"host"))
+    assert machine("unpack", archive).stdout == "== from the host: notebooks/01.ipynb\n"
+    assert (machine.work / "notebooks/01.ipynb").read_text() == "host"
+    assert (machine.work / "notebooks/01.ipynb").stat().st_mtime == 1000000000
+    assert (machine.work / ".before/notebooks/01.ipynb").read_text() == "one"
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/outside", "notebooks/../../outside"])
+def test_an_archive_that_would_leave_the_folder_is_refused(machine: Machine, tmp_path: Path, name: str) -> None:
+    archive = tmp_path / "work.tar"
+    with tarfile.open(archive, "w") as tar:
+        tar.addfile(tarfile.TarInfo(name))
+    unpacked = machine("unpack", archive)
+    assert unpacked.returncode != 0
+    assert "is no file of the course" in unpacked.stderr
+    assert not (tmp_path / "outside").exists()
+
+
+# --- what the Vagrantfile says, without Vagrant ---------------------------------------------------------------------
+
+STUB = r"""
+module I18n; def self.t(*) = ""; end
+module Vagrant
+  module Errors
+    class VagrantError < StandardError
+      def initialize(*) = super(error_message)
+    end
+  end
+  module Util; module Platform
+    def self.windows? = ENV["AS_ON"] == "windows"
+    def self.darwin? = false
+  end; end
+end
+require "fileutils"
+"""
+
+
+def ruby(code: str, root: Path, **environment: object) -> str:
+    """What the code prints, or the message that a learner would see."""
+    libraries = "".join(
+        f"require '{VAGRANT}/lib/{name}'\n" for name in ("settings", "boxes", "checks", "course", "work")
+    )
+    source = (
+        f"{STUB}{libraries}begin\nsettings = Course::Settings.read(ARGV[0])\n{code}\n"
+        "rescue Course::Stop => stop\nputs stop.message\nend\n"
+    )
+    given = {name: str(value) for name, value in environment.items()}
+    ran = subprocess.run(
+        ["ruby", "-", root],
+        input=source,
+        capture_output=True,
+        text=True,
+        env={**{k: v for k, v in os.environ.items() if not k.startswith(("MINICONTAINER_", "VAGRANT_"))}, **given},
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+@needs_ruby
+def test_a_setting_comes_from_the_environment_before_the_local_file(tmp_path: Path) -> None:
+    (tmp_path / "Vagrantfile.local").write_text("memory 3000\nport 9000\n")
+    said = ruby("puts settings.memory, settings.port, settings.cpus", tmp_path, MINICONTAINER_PORT=9100)
+    assert said.split() == ["3000", "9100", "2"]
+
+
+@needs_ruby
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("MEMORY", "lots", 'memory is "lots": it must be a whole number from 512'),
+        ("PORT", "80", 'port is "80": it must be a whole number from 1024 to 65535'),
+        ("CPUS", "0", 'cpus is "0": it must be a whole number from 1'),
+    ],
+)
+def test_a_bad_setting_is_named_with_a_good_one(tmp_path: Path, name: str, value: str, says: str) -> None:
+    said = ruby("puts 'accepted'", tmp_path, **{f"MINICONTAINER_{name}": value})
+    assert says in said
+    assert f"MINICONTAINER_{name}=" in said
+
+
+@needs_ruby
+def test_a_misspelt_line_in_the_local_file_names_those_there_are(tmp_path: Path) -> None:
+    (tmp_path / "Vagrantfile.local").write_text("memroy 3000\n")
+    said = ruby("puts 'accepted'", tmp_path)
+    assert "Vagrantfile.local cannot be read" in said
+    assert "memory, cpus, port" in said
+
+
+@needs_ruby
+def test_too_little_memory_says_how_much_would_fit(tmp_path: Path) -> None:
+    assert ruby("Course::Checks.memory(settings, 2304)", tmp_path) == ""
+    said = ruby("Course::Checks.memory(settings, 1500)", tmp_path)
+    assert "wants 2048 MiB of memory, and this host has 1500 MiB free" in said
+    assert "Type: MINICONTAINER_MEMORY=1024 vagrant up" in said
+    assert "768 MiB is the least" in ruby("Course::Checks.memory(settings, 500)", tmp_path)
+
+
+@needs_ruby
+def test_a_taken_port_says_which_one_is_free(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        said = ruby("Course::Checks.port(settings)", tmp_path, MINICONTAINER_PORT=port)
+        assert f"Port {port} of this host is taken" in said
+        assert "Type: MINICONTAINER_PORT=" in said
+        said = ruby("Course::Checks.port(settings)", tmp_path, MINICONTAINER_PORT=port, AS_ON="windows")
+        assert 'Type: $env:MINICONTAINER_PORT="' in said
+
+
+@needs_ruby
+def test_the_token_is_random_kept_and_only_the_owners(tmp_path: Path) -> None:
+    first = ruby("puts settings.link", tmp_path)
+    assert first == ruby("puts settings.link", tmp_path)
+    token = tmp_path / ".vagrant/minicontainer-token"
+    assert len(token.read_text()) == 48
+    assert token.stat().st_mode & 0o777 == 0o600
+    assert first.strip().endswith(f"?token={token.read_text()}")
+
+
+@needs_ruby
+def test_a_local_catalog_comes_first_with_its_addresses_completed(tmp_path: Path) -> None:
+    stick = tmp_path / "a stick" / "boxes"
+    stick.mkdir(parents=True)
+    boxes(stick, "minicontainer-debian12-baked-amd64")
+    subprocess.run([sys.executable, VAGRANT / "box/catalog", stick], check=True)
+    show = "box = Course::Boxes.choose(settings)\nputs box.name, box.url, box.why"
+    name, url, why = ruby(show, tmp_path, MINICONTAINER_BOX_URL=stick).splitlines()
+    assert (name, why) == ("minicontainer/course", f"the catalog {stick}/metadata.json")
+    catalog = json.loads(Path(url.removeprefix("file://")).read_text())
+    box = catalog["versions"][0]["providers"][0]["url"]
+    assert box == f"file://{stick}/minicontainer-debian12-baked-amd64.libvirt.box"
+
+
+@needs_ruby
+def test_without_a_local_box_the_url_and_then_a_public_one_is_used(tmp_path: Path) -> None:
+    show = "box = Course::Boxes.choose(settings)\nputs box.name, box.url.inspect, box.why"
+    public = ruby(show, tmp_path).splitlines()
+    assert public == ["debian/bookworm64", "nil", "there is no box of ours here"]
+    url = "http://192.0.2.1:8000/metadata.json"
+    named = ruby(show, tmp_path, MINICONTAINER_BOX_URL=url).splitlines()
+    assert named == ["minicontainer/course", f'"{url}"', f"the catalog at {url}"]
+
+
+@needs_ruby
+def test_a_folder_without_boxes_and_a_broken_catalog_are_told(tmp_path: Path) -> None:
+    said = ruby("Course::Boxes.choose(settings)", tmp_path, MINICONTAINER_BOX_URL="/nowhere")
+    assert "There is no box in /nowhere" in said
+    (tmp_path / "boxes").mkdir()
+    (tmp_path / "boxes/metadata.json").write_text('{"versions": [')
+    assert "is no catalog of boxes" in ruby("Course::Boxes.choose(settings)", tmp_path)
+
+
+@needs_ruby
+def test_the_archive_mends_what_a_checkout_on_windows_does_to_files(tmp_path: Path) -> None:
+    (tmp_path / "vagrant").mkdir()
+    (tmp_path / "vagrant/course-files").write_text("tools\nREADME.md\n")
+    (tmp_path / "tools/__pycache__").mkdir(parents=True)
+    (tmp_path / "tools/__pycache__/x.pyc").write_bytes(b"\0")
+    (tmp_path / "tools/run.sh").write_bytes(b"#!/bin/sh\r\necho\r\n")
+    (tmp_path / "tools/run.sh").chmod(0o644)
+    (tmp_path / "README.md").write_bytes(b"one\r\n")
+    path = ruby("puts Course::Archive.new(settings).path", tmp_path).strip()
+    with tarfile.open(path) as tar:
+        found = {member.name: (tar.extractfile(member).read(), member.mode) for member in tar}  # type: ignore[union-attr]
+    token = found.pop(".host/token")
+    assert len(token[0]) == 48
+    assert found == {"tools/run.sh": (b"#!/bin/sh\necho\n", 0o755), "README.md": (b"one\n", 0o644)}
+    assert os.stat(path).st_mode & 0o777 == 0o600
+
+
+@needs_ruby
+def test_a_file_that_is_no_certificate_is_told(tmp_path: Path) -> None:
+    (tmp_path / "vagrant").mkdir()
+    (tmp_path / "vagrant/course-files").write_text("")
+    (tmp_path / "ca.der").write_bytes(b"\x30\x82")
+    archive = "Course::Archive.new(settings).path"
+    assert "is no certificate in PEM form" in ruby(archive, tmp_path, MINICONTAINER_CA="ca.der")
+    assert "There is no file ca.pem" in ruby(archive, tmp_path, MINICONTAINER_CA="ca.pem")
+
+
+MEET = """
+class Talk
+  def initialize(work) = @work = work
+  def sudo(command)
+    command = command.sub(/test ! -x \\S+ \\|\\|/, "").gsub(Course::Work::GUEST, @work).gsub("/tmp/work.tar", @tar.to_s)
+    yield :stdout, `#{command}`
+  end
+  def upload(from, _to) = FileUtils.cp(from, @tar = File.join(Dir.mktmpdir, "work.tar"))
+end
+require "tmpdir"
+machine = Struct.new(:communicate).new(Talk.new(ENV["GUEST_WORK"]))
+puts Course::Work.new(machine, File.join(ARGV[0], "work on the host")).meet
+"""
+
+
+@needs_ruby
+def test_host_and_machine_exchange_the_newer_files_and_lose_none(machine: Machine, tmp_path: Path) -> None:
+    host = tmp_path / "work on the host"
+    environment = {**machine.environment, "GUEST_WORK": VAGRANT / "guest/work"}
+    (machine.work / "notebooks/01.ipynb").write_text("edited in the machine")
+    assert ruby(MEET, tmp_path, **environment) == "kept on this host: work on the host/notebooks/01.ipynb\n"
+    assert (host / "notebooks/01.ipynb").read_text() == "edited in the machine"
+    assert ruby(MEET, tmp_path, **environment) == ""
+
+    (host / "notebooks/01.ipynb").write_text("edited on the host")
+    later = (machine.work / "notebooks/01.ipynb").stat().st_mtime + 100
+    os.utime(host / "notebooks/01.ipynb", (later, later))
+    (host / "notes").write_text("from the host")
+    said = ruby(MEET, tmp_path, **environment).splitlines()
+    assert said == ["from the host: notebooks/01.ipynb", "from the host: notes"]
+    assert (machine.work / "notebooks/01.ipynb").read_text() == "edited on the host"
+    assert (machine.work / ".before/notebooks/01.ipynb").read_text() == "edited in the machine"
+
+    # a new machine, after `destroy`: it has the course as it came
+    for name in ("01", "02"):
+        (machine.work / f"notebooks/{name}.ipynb").unlink()
+    machine("merge")
+    ruby(MEET, tmp_path, **environment)
+    assert (machine.work / "notebooks/01.ipynb").read_text() == "edited on the host"
+    assert (machine.work / "notebooks/02.ipynb").read_text() == "two"
