@@ -103,7 +103,7 @@ def _build(plan: Plan, channel: Channel, stdio: tuple[int, int, int], parent: in
     message, fds, _ = go
     inside = Inside(list(plan.argv), dict(plan.env), plan.cwd, plan.hostname)
     inside.fds = dict(zip(message["gifts"], fds, strict=True))
-    inside.give_back = lambda name, fd: channel.send({"gift": name}, [fd])
+    inside.give_back = lambda name, fd: reporter.channel.send({"gift": name}, [fd])
     inside.ask = lambda question: _ask(channel, question)
     inside.report_to = reporter.report_to
 

@@ -142,6 +142,40 @@ def personality(domain: int) -> int:
     return _personality(domain)
 
 
+class _SchedAttr(ctypes.Structure):
+    """struct sched_attr of <linux/sched/types.h>, its first version."""
+
+    _fields_ = [
+        ("size", ctypes.c_uint32),
+        ("policy", ctypes.c_uint32),
+        ("flags", ctypes.c_uint64),
+        ("nice", ctypes.c_int32),
+        ("priority", ctypes.c_uint32),
+        ("runtime", ctypes.c_uint64),
+        ("deadline", ctypes.c_uint64),
+        ("period", ctypes.c_uint64),
+    ]
+
+
+_sched_setattr = by_number("sched_setattr", c_int, c_void_p, c_uint)
+_ioprio_set = by_number("ioprio_set", c_int, c_int, c_int)
+
+
+@syscall()
+def sched_setattr(
+    policy: int, flags: int = 0, nice: int = 0, priority: int = 0, runtime: int = 0, deadline: int = 0, period: int = 0
+) -> None:
+    """When this process gets a CPU; times in nanoseconds. sched_setattr(2)"""
+    attr = _SchedAttr(ctypes.sizeof(_SchedAttr), policy, flags, nice, priority, runtime, deadline, period)
+    _sched_setattr(0, ctypes.byref(attr), 0)
+
+
+@syscall()
+def ioprio_set(priority: int) -> None:
+    """When this process gets a disk: the class in the bits from 13 on, the level below. ioprio_set(2)"""
+    _ioprio_set(1, 0, priority)  # IOPRIO_WHO_PROCESS, ourselves
+
+
 _close_range = by_number("close_range", c_uint, c_uint, c_uint)
 
 

@@ -149,6 +149,10 @@ def _verb(verb: str, rest: list[str], options: dict[str, Any]) -> int:
     except (ContainerError, OSError) as error:
         text = _phrase(error) if isinstance(error, ContainerError) else str(error)
         return _complain(text, options) if verb != "exec" else _complain(text, options) * 255
+    except Exception as error:  # a mistake of ours: whoever called reads one line, and --debug has the rest
+        if options.get("debug"):
+            raise
+        return _complain(f"{type(error).__name__} in {verb}: {error}", options)
 
 
 def _phrase(error: Exception) -> str:

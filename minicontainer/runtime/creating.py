@@ -16,7 +16,7 @@ from minicontainer.container import cloning, inner, records
 from minicontainer.container.channel import Channel
 from minicontainer.container.failures import as_error, named
 from minicontainer.container.part import Host, Part
-from minicontainer.runtime import console, hooks
+from minicontainer.runtime import console, hooks, listeners
 from minicontainer.runtime.hold import Hold
 
 TYPE_CHECKING = False
@@ -44,11 +44,13 @@ def make(
     console_socket: str,
     cloned: Callable[[int], None],
     answer: Callable[[str], dict[str, Any]],
+    listener: Callable[[int, int], None],
 ) -> Made:
     """Take the parts through their moments until the process holds, or has become its command.
 
-    `cloned` is called with the pid as soon as there is one, `answer` with each question the process asks; it stays
-    held while that runs. Whatever fails kills it; what the parts took is the caller's to release.
+    `cloned` is called with the pid as soon as there is one, `answer` with each question the process asks (it stays
+    held while that runs), `listener` with what decides about its system calls, and the pid. Whatever fails kills it;
+    what the parts took is the caller's to release.
     """
     for fd in range(3, 3 + keep):
         try:
@@ -93,7 +95,7 @@ def make(
             if not ours.readable():
                 raise
             # it failed before it was told to go, and has left word why
-        _listen(ours, made, console_socket, answer)
+        _listen(ours, made, console_socket, answer, listener)
     except BaseException:
         if made.pid:
             _end(made)
@@ -109,7 +111,13 @@ def _moment(host: Host, part: Part, moment: str) -> None:
         getattr(part, moment)(host)
 
 
-def _listen(channel: Channel, made: Made, console_socket: str, answer: Callable[[str], dict[str, Any]]) -> None:
+def _listen(
+    channel: Channel,
+    made: Made,
+    console_socket: str,
+    answer: Callable[[str], dict[str, Any]],
+    listener: Callable[[int, int], None],
+) -> None:
     """Hear the process until it holds (`created`) or has executed its command."""
     told = False
     while (received := channel.receive()) is not None:
@@ -117,7 +125,9 @@ def _listen(channel: Channel, made: Made, console_socket: str, answer: Callable[
         note(message)
         if "failed" in message:
             raise as_error(message["failed"])
-        if "gift" in message and console_socket:
+        if message.get("gift") == "seccomp":
+            listener(fds[0], made.pid)
+        elif "gift" in message and console_socket:
             console.send(console_socket, fds[0])
             os.close(fds[0])
         elif "gift" in message:
@@ -203,7 +213,16 @@ def create(
         container.save()
         with open(f"{container.directory}/config.json", "w") as copy:
             copy.write(json.dumps(config))
-        made = make(plan, parts, container.id, keep=keep, console_socket=console_socket, cloned=cloned, answer=answer)
+        made = make(
+            plan,
+            parts,
+            container.id,
+            keep=keep,
+            console_socket=console_socket,
+            cloned=cloned,
+            answer=answer,
+            listener=lambda fd, pid: listeners.send(config, fd, pid, container.describe()),
+        )
         if not hold:
             _created(container, pid_file)
     except BaseException:

@@ -17,6 +17,10 @@ from minicontainer.container.failures import as_error
 from minicontainer.container.part import Host, Inside, Part
 from minicontainer.errors import CommandNotFound, ConflictError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 SOCKET = "start.sock"
 
 
@@ -62,8 +66,11 @@ def look_up(inside: Inside) -> None:
         raise CommandNotFound(f'exec: "{command}": {where}no such file or directory', call="execve", errno=errno.ENOENT)
 
 
-def go(directory: str) -> None:
-    """Let a held process become its command. Raises what it failed by, ConflictError if it is not held."""
+def go(directory: str, listener: Callable[[int], None]) -> None:
+    """Let a held process become its command. Raises what it failed by, ConflictError if it is not held.
+
+    `listener` is called with the descriptor that decides about its system calls, if there is one.
+    """
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     try:
         with _Short(directory) as name:
@@ -83,6 +90,8 @@ def go(directory: str) -> None:
                     watcher.note(linux.Call(*call))
             if "failed" in received[0]:
                 raise as_error(received[0]["failed"])
+            if received[0].get("gift") == "seccomp":
+                listener(received[1][0])
             told = told or "execve" in received[0]
         if not told:
             raise ConflictError("the container's process ended before it could become its command")

@@ -10,8 +10,9 @@ import os
 
 from minicontainer.errors import ConflictError
 from minicontainer.namespaces import Namespaces
-from minicontainer.runtime import creating, translate
+from minicontainer.runtime import creating, listeners, translate
 from minicontainer.runtime.cgroup import JoinCgroup
+from minicontainer.security.capabilities import bits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def join(
         console_socket=console_socket,
         cloned=cloned,
         answer=lambda question: {},
+        listener=lambda fd, pid: listeners.send(config, fd, pid, container.describe()),
     )
 
 
@@ -75,6 +77,7 @@ def process_of(config: dict[str, Any], options: dict[str, Any], argv: list[str])
     if options.get("no-new-privs"):
         process["noNewPrivileges"] = True
     if options.get("cap"):
+        bits(options["cap"])  # raises UsageError for a name that is none
         sets = {name: list(words or ()) for name, words in (process.get("capabilities") or {}).items()}
         for name in ("bounding", "effective", "permitted"):
             sets[name] = [*sets.get(name, ()), *options["cap"]]

@@ -55,8 +55,6 @@ PROPAGATION = {
     "unbindable": linux.MS_UNBINDABLE,
 }
 _ATIMES = linux.MOUNT_ATTR_NOATIME | linux.MOUNT_ATTR_STRICTATIME
-# what of runc's is known and means something that is not done here
-REFUSED = ("tmpcopyup",)
 
 
 class Attributes:
@@ -88,6 +86,7 @@ class Mount:
 
     `attributes` are for a bind's own mount, `everywhere` (options that begin with r: `rro`) for all below it too.
     `propagation` is (type, recursive) or None. `idmap` is None, "idmap" or "ridmap".
+    `copy_up`: a tmpfs begins with what it hides.
     """
 
     def __init__(self, entry: dict[str, Any]) -> None:
@@ -101,12 +100,15 @@ class Mount:
         self.attributes, self.everywhere = Attributes(), Attributes()
         self.propagation: list[tuple[int, bool]] = []
         self.idmap: str | None = None
+        self.copy_up = False
         self.uid_mappings = entry.get("uidMappings") or []
         self.gid_mappings = entry.get("gidMappings") or []
         data: list[str] = []
         for option in options:
             self._take(option, data)
         self.data = ",".join(data)
+        if self.copy_up and self.type != "tmpfs":
+            raise UsageError(f"mounts: tmpcopyup is for a tmpfs, and {self.destination} is none")
         if (self.uid_mappings or self.gid_mappings or self.idmap) and not self.bind:
             raise UsageError(f"mounts: {self.destination} is no bind mount, and only those can be idmapped")
 
@@ -117,9 +119,9 @@ class Mount:
     def _take(self, option: str, data: list[str]) -> None:
         if option in ("bind", "rbind", "defaults"):
             return
-        if option in REFUSED:
-            raise UsageError(f"mounts: the option {option} of {self.destination} is not supported")
-        if option in FLAGS:
+        if option == "tmpcopyup":
+            self.copy_up = True
+        elif option in FLAGS:
             flag, _, on = FLAGS[option]
             self.flags = self.flags | flag if on else self.flags & ~flag
             self.attributes.add(option)

@@ -14,6 +14,7 @@ from minicontainer import linux
 from minicontainer.chroot import filesystems, within
 from minicontainer.container.part import Host, Inside, Part
 from minicontainer.errors import HostError, UsageError
+from minicontainer.runtime import copying
 from minicontainer.runtime.mounts import PROPAGATION, Mount
 
 TYPE_CHECKING = False
@@ -55,6 +56,7 @@ class Rootfs(Part):
     """The root, furnished as config.json says, and entered by pivot_root (`pivot=False`: by moving it onto /)."""
 
     namespaces = linux.CLONE_NEWNS
+    seal_order = -30  # what is read-only in the end was needed until now: the console lies in /dev
 
     def __init__(self, config: dict[str, Any], bundle: str, cgroup: Cgroup | None, *, pivot: bool = True) -> None:
         root, section = config["root"], config.get("linux") or {}
@@ -183,11 +185,6 @@ class Rootfs(Part):
                 filesystems.make_read_only(root, path)
             if self.masked:
                 filesystems.mask(root, self.masked)
-            for mount in self.mounts:
-                if not mount.bind and mount.read_only and mount.type == "tmpfs":
-                    fd = linux.openat2(root, mount.destination.lstrip("/"), os.O_PATH)
-                    linux.mount_setattr(fd, "", linux.AT_EMPTY_PATH, set_attributes=linux.MOUNT_ATTR_RDONLY)
-                    os.close(fd)
             if self.read_only:
                 linux.mount_setattr(root, "", linux.AT_EMPTY_PATH, set_attributes=linux.MOUNT_ATTR_RDONLY)
             linux.fchdir(root)
@@ -203,6 +200,11 @@ class Rootfs(Part):
         linux.chdir("/")
         if self.propagation in (linux.MS_SHARED, linux.MS_UNBINDABLE):
             linux.mount(None, "/", flags=linux.MS_REC | self.propagation)
+
+    def seal(self, inside: Inside) -> None:
+        for mount in self.mounts:
+            if not mount.bind and mount.read_only and mount.type == "tmpfs":
+                linux.mount_setattr(linux.AT_FDCWD, mount.destination, set_attributes=linux.MOUNT_ATTR_RDONLY)
 
     # ---------------------------------------------------------------------------------------------------- helpers
 
@@ -234,8 +236,11 @@ class Rootfs(Part):
     def _make_device(self, directory: int, name: str, device: Device) -> None:
         if self.user_namespace:
             os.close(linux.open(name, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW, 0o666, dir_fd=directory))
+            tree = linux.open_tree(linux.AT_FDCWD, device.path)
+            quiet = linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NOEXEC
+            linux.mount_setattr(tree, "", linux.AT_EMPTY_PATH, set_attributes=quiet)
             with within.place(directory, name) as target:
-                linux.mount(device.path, within.path_of(target), flags=linux.MS_BIND)
+                within.hang(tree, target)
             return
         try:
             linux.mknod(name, device.mode, device.number, dir_fd=directory)
@@ -297,6 +302,12 @@ def _mount(root: int, mount: Mount) -> None:
             flags & ~linux.MS_RDONLY if late else flags,
             mount.data or None,
         )
+        if mount.copy_up:
+            hidden = linux.open(within.path_of(target), os.O_RDONLY | os.O_DIRECTORY)
+            shown = linux.openat2(root, mount.destination.lstrip("/"), os.O_RDONLY | os.O_DIRECTORY)
+            copying.copy_directory(hidden, shown)
+            os.close(hidden)
+            os.close(shown)
     if mount.propagation or mount.everywhere:
         fd = linux.openat2(root, mount.destination.lstrip("/"), os.O_PATH)
         for kind, below in mount.propagation:

@@ -97,8 +97,8 @@ class State:
         described = {
             "ociVersion": OCI_VERSION,
             "id": self.id,
-            "status": status,
             "pid": 0 if status == "stopped" else self.pid,
+            "status": status,
             "bundle": self.values["bundle"],
         }
         if self.values["annotations"]:

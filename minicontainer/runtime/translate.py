@@ -18,6 +18,7 @@ from minicontainer.runtime.console import Console
 from minicontainer.runtime.identity import Identity, Personality
 from minicontainer.runtime.namespaces import OciNamespaces, Sysctls
 from minicontainer.runtime.rootfs import Rootfs
+from minicontainer.runtime.scheduling import IoPriority, Scheduler
 from minicontainer.security.capabilities import ALL, NAMES, SETS, Capabilities
 from minicontainer.security.limits import KINDS, OomScore, Rlimits
 from minicontainer.security.no_new_privs import NoNewPrivs
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 # known to the specification, and not done here: refused unless empty
 _REFUSED = {
     "": ("solaris", "windows", "vm", "zos", "freebsd"),
-    "process": ("commandLine", "scheduler", "ioPriority", "execCPUAffinity", "apparmorProfile", "selinuxLabel"),
+    "process": ("commandLine", "execCPUAffinity", "apparmorProfile", "selinuxLabel"),
     "linux": ("intelRdt", "mountLabel", "netDevices", "memoryPolicy"),
 }
 
@@ -137,6 +138,10 @@ def of_process(process: dict[str, Any], section: dict[str, Any]) -> list[Part]:
         parts.append(OomScore(score))
     if limits := process.get("rlimits"):
         parts.append(_rlimits(limits))
+    if process.get("scheduler"):
+        parts.append(Scheduler(process["scheduler"]))
+    if process.get("ioPriority"):
+        parts.append(IoPriority(process["ioPriority"]))
     if process.get("noNewPrivileges"):
         parts.append(NoNewPrivs())
     parts.append(Identity(process.get("user") or {}))
@@ -166,9 +171,9 @@ def _seccomp(section: dict[str, Any]) -> list[Part]:
         return []
     from minicontainer.security.seccomp import Seccomp
 
-    actions = {profile.get("defaultAction"), *(rule.get("action") for rule in profile.get("syscalls") or ())}
-    if profile.get("listenerPath") or "SCMP_ACT_NOTIFY" in actions:
-        raise UsageError("linux.seccomp: SCMP_ACT_NOTIFY and listenerPath are not supported")
+    actions = {rule.get("action") for rule in profile.get("syscalls") or ()}
+    if "SCMP_ACT_NOTIFY" in actions and not profile.get("listenerPath"):
+        raise UsageError("linux.seccomp: SCMP_ACT_NOTIFY needs a listenerPath")
     return [Seccomp(profile)]
 
 

@@ -83,7 +83,7 @@ def _check_terminal(terminal: bool, detached: bool, socket: str | None) -> None:
 
 def start(root: str, options: Options, words: list[str]) -> int:
     """Let a created container become its command."""
-    from minicontainer.runtime import hold
+    from minicontainer.runtime import hold, listeners
 
     container = State.open(root, _words(words, 1)[0])
     while (status := container.status()) == "creating":  # its `create` still runs: that will end, one way or the other
@@ -91,7 +91,10 @@ def start(root: str, options: Options, words: list[str]) -> int:
         container = State.open(root, container.id)
     if status != "created":
         raise ConflictError(f"cannot start a container in the {status} state")
-    hold.go(container.directory)
+    hold.go(
+        container.directory,
+        lambda fd: listeners.send(container.config, fd, container.pid, container.describe("created")),
+    )
     poststart(container)
     return 0
 
