@@ -235,7 +235,7 @@ def test_port_in_dockers_form(text: str, port: Port) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "x", "80:", ":", "0", "65536", "-1", "8080:80/icmp", "80-90:80-90", "1.2.3:1:2", "a.b:1:2", "[::1]:1:2", "٣"],
+    ["", "x", "80:", ":", "0", "65536", "-1", "8080:80/icmp", "80-90:80-91", "1.2.3:1:2", "a.b:1:2", "[::1]:1:2", "٣"],
 )
 def test_port_that_makes_no_sense_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match="hint: "):

@@ -59,9 +59,15 @@ class Bridge(Part):
         address: str | None = None,
     ) -> None:
         if network != "bridge":
-            raise UsageError(f"there is no network {network!r}", hint="the one network there is is called 'bridge'")
+            raise UsageError(f"there is no network {network!r}", hint="for one of your own: Join(…)")
         self.network = network
         self.ports = read(publish)
+        for port in self.ports:
+            if ":" in port.host_ip:
+                raise UsageError(
+                    f"cannot publish {port}: the default bridge has no IPv6",
+                    hint="use an IPv4 address of this host, or a network of your own that has it",
+                )
         self.address = address or ""
         self.subnet = self.gateway = self.link = ""
         self.container = self.place = ""

@@ -91,7 +91,7 @@ class Network:
         self.options: dict[str, str] = found.get("options", {})
         """What only its driver understands."""
         self.created: float = found.get("created", 0.0)
-        self.last: int = found.get("last", 0)
+        self.last: int = found.get("last", -1)
         """The number, within the range, of the address that was handed out last."""
         self.index: int = found.get("index", 0)
         """The ifindex of its link once all of it was set up; 0 before."""

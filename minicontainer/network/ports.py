@@ -12,7 +12,9 @@ in three ways, and each is asked of the one who knows:
 No socket is kept: it would have to live in some process for as long as the container does. So a program may later
 bind a published port without an error; connections go on reaching the container, because the rewriting comes first.
 
-Left out: ranges of ports, host addresses of IPv6, protocols other than TCP and UDP.
+A range, `8000-8009:80-89`, is nothing but one port after the other.
+
+Left out: protocols other than TCP and UDP.
 """
 
 from __future__ import annotations
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 ANY = "0.0.0.0"
+"""All addresses of the host; of both families, where the container has both."""
+ANY6 = "::"
+"""All IPv6 addresses of the host."""
 
 
 class Port:
@@ -44,8 +49,9 @@ class Port:
         if protocol not in ("tcp", "udp"):
             raise UsageError(f"protocol {protocol!r} cannot be published", hint="use tcp or udp")
         if ":" in host_ip:
-            raise UsageError(f"cannot publish on the IPv6 address {host_ip}", hint="use an IPv4 address of this host")
-        number(host_ip)
+            host_ip = _ipv6(host_ip)
+        else:
+            number(host_ip)
         self.container_port, self.host_port, self.host_ip, self.protocol = container_port, host_port, host_ip, protocol
 
     @classmethod
@@ -82,8 +88,12 @@ class Port:
         return (
             self.protocol == other.protocol
             and self.host_port == other.host_port
-            and (self.host_ip == other.host_ip or ANY in (self.host_ip, other.host_ip))
+            and (self.host_ip == other.host_ip or ANY in (self.host_ip, other.host_ip) or self._any6(other))
         )
+
+    def _any6(self, other: Port) -> bool:
+        """Whether one of them is for all IPv6 addresses and the other is for one."""
+        return ANY6 in (self.host_ip, other.host_ip) and ":" in self.host_ip and ":" in other.host_ip
 
 
 def read(publish: dict[int, int] | Iterable[Port | str]) -> list[Port]:
@@ -91,7 +101,9 @@ def read(publish: dict[int, int] | Iterable[Port | str]) -> list[Port]:
     if isinstance(publish, dict):
         ports = [Port(inner, outer) for outer, inner in publish.items()]
     else:
-        ports = [Port.parse(port) if isinstance(port, str) else port for port in publish]
+        ports = []
+        for port in publish:
+            ports += [Port.parse(one) for one in _each(port)] if isinstance(port, str) else [port]
     for i, port in enumerate(ports):
         if port.host_port and any(port.clashes(other) for other in ports[:i]):
             raise UsageError(f"{port} is published twice", hint="give each container port a host port of its own")
@@ -119,6 +131,42 @@ def claim(port: Port, ours: Iterable[tuple[Port, str]]) -> Port:
     )
 
 
+def _each(written: str) -> list[str]:
+    """A text with a range in it as one text for each of its ports."""
+    ports, slash, protocol = written.partition("/")
+    host, colon, inner = ports.rpartition(":")
+    host_ip, second, outer = host.rpartition(":")
+    if "-" not in inner and "-" not in outer:
+        return [written]
+    inners, outers = _range(inner, written), _range(outer, written) if outer else None
+    if outers is not None and len(outers) != len(inners):
+        raise UsageError(
+            f"{written!r} is no published port: {len(outers)} host ports for {len(inners)} of the container's",
+            hint="as many on either side: 8000-8009:80-89",
+        )
+    pairs = [("" if outers is None else str(outers[place]), port) for place, port in enumerate(inners)]
+    return [f"{host_ip}{second}{out}{colon}{port}{slash}{protocol}" for out, port in pairs]
+
+
+def _range(written: str, whole: str) -> list[int]:
+    first, _, last = written.partition("-")
+    try:
+        ports = list(range(_port(first), min(_port(last or first), 65536) + 1))
+    except UsageError as error:
+        raise UsageError(f"{whole!r} is no published port: {error.message}", hint="as in 8000-8009:80-89") from None
+    if not ports or ports[-1] > 65535:
+        raise UsageError(f"{whole!r} is no published port: {written} is no range", hint="as in 8000-8009:80-89")
+    return ports
+
+
+def _ipv6(written: str) -> str:
+    """An IPv6 address in its shortest form."""
+    try:
+        return _socket.inet_ntop(_socket.AF_INET6, _socket.inet_pton(_socket.AF_INET6, written))
+    except OSError:
+        raise UsageError(f"{written!r} is not an IPv6 address", hint="in brackets, as in [::1]:8080:80") from None
+
+
 def _port(written: str) -> int:
     if not written.isascii() or not written.isdigit():
         raise UsageError(f"{written!r} is not a port")
@@ -128,8 +176,11 @@ def _port(written: str) -> int:
 def _try(port: Port) -> int:
     """Bind a socket to the port for a moment; the port, which the kernel chooses if it is 0."""
     kind = _socket.SOCK_STREAM if port.protocol == "tcp" else _socket.SOCK_DGRAM
-    probe = _socket.socket(_socket.AF_INET, kind | _socket.SOCK_CLOEXEC)
+    family = _socket.AF_INET6 if ":" in port.host_ip else _socket.AF_INET
+    probe = _socket.socket(family, kind | _socket.SOCK_CLOEXEC)
     try:
+        if family == _socket.AF_INET6:  # the same port of IPv4 is another one
+            probe.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, 1)
         if port.protocol == "tcp":  # what is left of closed connections (TIME_WAIT) is no conflict, a listener is
             probe.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
         probe.bind((port.host_ip, port.host_port))
