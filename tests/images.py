@@ -145,14 +145,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         media_type, data = self.server.documents[self.path]
         self.answer(200, data, {"Content-Type": media_type})
 
-    do_POST = do_GET
+    do_HEAD = do_POST = do_PATCH = do_PUT = do_GET
 
     def answer(self, status: int, data: bytes = b"", headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
         for name, value in {"Content-Length": str(len(data)), **(headers or {})}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.send(data)
+        if self.command != "HEAD":
+            self.send(data)
 
     def send(self, data: bytes) -> None:
         self.wfile.write(data)

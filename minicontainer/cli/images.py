@@ -14,6 +14,7 @@ from minicontainer.errors import NotFoundError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from typing import Any
 
     from minicontainer.images.image import Image
 
@@ -21,15 +22,21 @@ if TYPE_CHECKING:
 def _pull_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--platform", metavar="OS/ARCH", help="linux/arm64, say (this machine's)")
     parser.add_argument("-q", "--quiet", action="store_true", help="only the image's name at the end")
+    parser.add_argument("-a", "--all-tags", action="store_true", help="every tag of the repository IMAGE")
     parser.add_argument("image", metavar="IMAGE")
 
 
 def _pull(arguments: argparse.Namespace) -> int:
-    image = images.pull(
-        arguments.image, platform=arguments.platform or "", progress=(lambda event: None) if arguments.quiet else None
-    )
-    print(f"{image.name}@{image.digest}")
+    progress = (lambda event: None) if arguments.quiet else None
+    how: dict[str, Any] = {"platform": arguments.platform or "", "progress": progress, "notice": _notice}
+    pulled = images.pull_all(arguments.image, **how) if arguments.all_tags else [images.pull(arguments.image, **how)]
+    for image in pulled:
+        print(f"{image.name}@{image.digest}")
     return 0
+
+
+def _notice(line: str) -> None:
+    print(f"note: {line}", file=sys.stderr)
 
 
 def _push_arguments(parser: argparse.ArgumentParser) -> None:
@@ -146,7 +153,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
 def pull_with_progress(name: str) -> Image:
     """Pull for `run`: what it says goes to standard error, the container's output is on the other."""
-    image = images.pull(name)
+    image = images.pull(name, notice=_notice)
     print(f"pulled {image.name}@{image.digest}", file=sys.stderr)
     return image
 

@@ -19,24 +19,26 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
 from minicontainer import linux
 from minicontainer.errors import ContainerError, ImageError
+from minicontainer.images.blobs import Blob, foreign, is_allowed
 from minicontainer.images.compression import CHUNK, Ahead, decompress
-from minicontainer.images.failures import BrokenConnection
-from minicontainer.images.manifest import Descriptor
+from minicontainer.images.manifest import FOREIGN, Descriptor
 from minicontainer.images.reference import Reference
 from minicontainer.images.registry import Registry
 from minicontainer.images.store import Store, host_error
 from minicontainer.images.tar import Limits
-from minicontainer.images.transport import ATTEMPTS
 from minicontainer.images.unpack import unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from io import FileIO
 
+    from minicontainer.images.credentials import Credentials
+    from minicontainer.images.transport import Answer
 
 _PUSH_AGAIN = "whoever made the image must push it again"
 
@@ -44,18 +46,22 @@ _PUSH_AGAIN = "whoever made the image must push it again"
 class Job:
     """One layer to fetch: what `workers` sends, as JSON.
 
-    `reference` is where from; `authorization` the header that the registry has accepted for `scope`.
+    `reference` is where from, by way of `mirror` unless that is ""; `login` the name and password for it;
+    `authorization` the header that has been accepted, by scope.
     """
 
     def __init__(self, fields: dict[str, Any]) -> None:
         self.number: int = fields["number"]
         self.store = Store(fields["root"])
         self.session: str = fields["session"]
-        self.blob = Descriptor(fields["media_type"], fields["digest"], fields["size"])
+        self.blob = Descriptor(fields["media_type"], fields["digest"], fields["size"], fields.get("urls", ()))
         self.diff_id: str = fields["diff_id"]
         self.chain_id: str = fields["chain_id"]
         self.reference: str = fields["reference"]
-        self.credentials: list[str] | None = fields["credentials"]
+        self.mirror: str = fields.get("mirror", "")
+        self.login: Credentials | None = (
+            (fields["credentials"][0], fields["credentials"][1]) if fields["credentials"] else None
+        )
         self.authorization: dict[str, str] = fields["authorization"]
         self.limits = Limits(**fields["limits"])
 
@@ -76,25 +82,29 @@ def fetch(job: Job, registry: Registry | None, report: Callable[[str, int], None
                 os.unlink(job.store.blob(job.blob.digest))
         if registry is None:
             raise ImageError(f"the store has lost the layer {job.blob.digest}", hint="pull the image again")
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                _download(job, registry, report, unpacked=unpacked)
-                return
-            except BrokenConnection:
-                if attempt == ATTEMPTS:
-                    raise
-                time.sleep(0.2 * attempt)
+        _download(job, registry, report, unpacked=unpacked)
 
 
 def _download(job: Job, registry: Registry, report: Callable[[str, int], None], *, unpacked: bool) -> None:
     path = f"{job.session}/{job.number}.blob"
-    with registry.blob(job.blob) as answer, open(path, "wb", buffering=0) as file:
-        source = _Source(job.blob, answer.readinto, report, "downloading", file)
+    with Blob(_places(job, registry)) as blob, open(path, "wb", buffering=0) as file:
+        source = _Source(job.blob, blob.readinto, report, "downloading", file)
         if unpacked:
             source.drain()
             os.rename(path, job.store.blob(job.blob.digest))
         else:
             _unpack(job, source, path)
+
+
+def _places(job: Job, registry: Registry) -> list[Callable[[int], Answer]]:
+    """Whom to ask for a blob, in order."""
+    places = [lambda start: registry.blob(job.blob, start)]
+    if registry.mirror:
+        origin = Registry(registry.reference, credentials=job.login)
+        places.append(lambda start: origin.blob(job.blob, start))
+    if job.blob.media_type in FOREIGN:
+        places += [partial(foreign, registry.transport, url) for url in job.blob.urls if is_allowed(url)]
+    return places
 
 
 def _unpack(job: Job, source: _Source, path: str = "") -> None:
@@ -209,11 +219,11 @@ def main() -> None:
 def _registry(job: Job, known: dict[str, Registry]) -> Registry | None:
     if not job.reference:
         return None
-    if job.reference not in known:
-        credentials = (job.credentials[0], job.credentials[1]) if job.credentials else None
-        known[job.reference] = Registry(Reference.parse(job.reference), credentials=credentials)
-        known[job.reference].authorizer.headers.update(job.authorization)
-    return known[job.reference]
+    key = f"{job.reference} {job.mirror}"
+    if key not in known:
+        known[key] = Registry(Reference.parse(job.reference), credentials=job.login, mirror=job.mirror)
+        known[key].authorizer.headers.update(job.authorization)
+    return known[key]
 
 
 def _reporter(job: Job, answers: TextIO) -> Callable[[str, int], None]:

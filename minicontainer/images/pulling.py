@@ -9,12 +9,14 @@ next pull uses these, and a collection takes them when nobody does.
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from minicontainer.errors import ImageError, NotFoundError
+from minicontainer.errors import ImageError, NotFoundError, UsageError
 from minicontainer.images import progress as bars
 from minicontainer.images import workers
-from minicontainer.images.choosing import resolve
+from minicontainer.images.choosing import Resolved, resolve
+from minicontainer.images.failures import RegistryError
 from minicontainer.images.image import Image
 from minicontainer.images.manifest import (
     MAX_DOCUMENT,
@@ -27,13 +29,18 @@ from minicontainer.images.manifest import (
 from minicontainer.images.platforms import Platform
 from minicontainer.images.reference import Reference
 from minicontainer.images.registry import Registry
+from minicontainer.images.settings import mirrors
 from minicontainer.images.store import Entry, Store, host_error
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from minicontainer.images.credentials import Credentials
     from minicontainer.images.progress import Progress
     from minicontainer.images.session import Session
     from minicontainer.images.tar import Limits
+
+    Notice = Callable[[str], None]
 
 
 def pull(
@@ -43,19 +50,35 @@ def pull(
     credentials: Credentials | None = None,
     limits: Limits | None = None,
     progress: Progress | None = None,
+    notice: Notice | None = None,
 ) -> Image:
     """Bring the image that `reference` names from its registry, unless it is here already; it comes back unpacked.
 
     `platform` is `os/architecture[/variant]`, this machine's unless given. `credentials` are a name and a password;
     otherwise those of `~/.docker/config.json`, if any. `limits` is what a layer may cost (`tar.Limits`). `progress` is
-    called with events (`progress.Event`); None shows bars on a terminal and in a notebook. Raises NotFoundError,
+    called with events (`progress.Event`); None shows bars on a terminal and in a notebook. `notice` is called with
+    what else is worth knowing, in words: a mirror that did not answer, few pulls left. Raises NotFoundError,
     ImageError, HostError.
     """
     store = Store()
     try:
-        return _pull(store, Reference.parse(reference), platform, credentials, limits, progress)
+        return _pull(store, Reference.parse(reference), platform, credentials, limits, progress, notice or _silent)
     except OSError as error:
         raise host_error(error, store.root) from error
+
+
+def pull_all(repository: str, **how: Any) -> list[Image]:
+    """Pull every tag of a repository, one after the other; `how` is as for `pull`. Raises what `pull` raises."""
+    reference = Reference.parse(repository)
+    if reference.digest or ":" in repository.rpartition("/")[2]:
+        raise UsageError(
+            f"{repository!r} names one image, all tags are asked for", hint="give the name without the tag"
+        )
+    with Registry(reference, credentials=how.get("credentials")) as registry:
+        tags = registry.tags()
+    if not tags:
+        raise NotFoundError(f"{reference.registry} has no tag of {reference.repository}", hint="check the name")
+    return [pull(f"{reference.registry}/{reference.repository}:{tag}", **how) for tag in tags]
 
 
 def _pull(
@@ -65,17 +88,23 @@ def _pull(
     credentials: Credentials | None,
     limits: Limits | None,
     progress: Progress | None,
+    notice: Notice,
 ) -> Image:
     wanted = Platform.parse(platform) if platform else Platform.host()
-    with Registry(reference, credentials=credentials) as registry, store.session() as session:
-        found = resolve(registry, reference.target, wanted)
+    with ExitStack() as stack:
+        session = stack.enter_context(store.session())
+        for mirror in [*mirrors(reference.registry), ""]:
+            registry = stack.enter_context(Registry(reference, credentials=credentials, mirror=mirror))
+            try:
+                found, manifest, config_document = _documents(store, session, registry, wanted)
+                break
+            except (RegistryError, NotFoundError) as error:
+                if not mirror:
+                    raise
+                notice(f"the mirror {mirror} is passed over: {error.message}")
+        if registry.limit and registry.limit.is_low:
+            notice(f"{registry.name}: {registry.limit}")
         document = found.document
-        try:
-            manifest = Manifest.parse(document, found.media_type)
-        except ImageError as error:
-            raise ImageError(f"{reference.familiar}: {error.message}", hint=error.hint) from None
-        session.needs([manifest.config.digest, *(layer.digest for layer in manifest.layers)])
-        config_document = _config(store, registry, manifest.config)
         config = Config.parse(config_document, len(manifest.layers))
         if config.platform.architecture and not wanted.accepts(config.platform):
             raise ImageError(
@@ -84,7 +113,17 @@ def _pull(
             )
         chain = chain_ids(config.diff_ids)
         session.needs(chain)
-        fetch_layers(store, session, manifest, config, chain, registry=registry, limits=limits, progress=progress)
+        fetch_layers(
+            store,
+            session,
+            manifest,
+            config,
+            chain,
+            registry=registry,
+            credentials=credentials,
+            limits=limits,
+            progress=progress,
+        )
         store.keep_document(config_document, session)
         verbatim = store.keep_document(document, session)
         twin = manifest.twin()
@@ -101,6 +140,19 @@ def _pull(
         return Image(store, entry)
 
 
+def _documents(
+    store: Store, session: Session, registry: Registry, wanted: Platform
+) -> tuple[Resolved, Manifest, bytes]:
+    """What is to be known before the layers: the manifest for our platform, read, and the config."""
+    found = resolve(registry, registry.reference.target, wanted)
+    try:
+        manifest = Manifest.parse(found.document, found.media_type)
+    except ImageError as error:
+        raise ImageError(f"{registry.reference.familiar}: {error.message}", hint=error.hint) from None
+    session.needs([manifest.config.digest, *(layer.digest for layer in manifest.layers)])
+    return found, manifest, _config(store, registry, manifest.config)
+
+
 def _config(store: Store, registry: Registry, descriptor: Descriptor) -> bytes:
     if store.has(descriptor) and descriptor.size <= MAX_DOCUMENT:
         return store.document(descriptor.digest)
@@ -115,6 +167,7 @@ def fetch_layers(
     chain: list[str],
     *,
     registry: Registry | None = None,
+    credentials: Credentials | None = None,
     limits: Limits | None = None,
     progress: Progress | None = None,
 ) -> None:
@@ -133,10 +186,12 @@ def fetch_layers(
                 "media_type": layer.media_type,
                 "digest": layer.digest,
                 "size": layer.size,
+                "urls": layer.urls,
                 "diff_id": diff_id,
                 "chain_id": chain_id,
                 "reference": registry.reference.name if registry else "",
-                "credentials": registry.credentials if registry else None,
+                "mirror": registry.mirror if registry else "",
+                "credentials": credentials,
                 "authorization": registry.authorizer.headers if registry else {},
                 "limits": vars(limits) if limits else {},
             }
@@ -177,3 +232,7 @@ def unpack_layers(store: Store, entry: Entry) -> Entry:
             return whole
     except OSError as error:
         raise host_error(error, store.root) from error
+
+
+def _silent(line: str) -> None:
+    """Nobody wants to hear it."""

@@ -51,7 +51,7 @@ class Reference:
         tag = ""
         if ":" in name.rpartition("/")[2]:
             name, _, tag = name.rpartition(":")
-            if not _TAG.fullmatch(tag):
+            if not is_tag(tag):
                 raise _invalid(text, f"{tag!r} is no tag", "a tag has at most 128 letters, digits, '_', '.' and '-'")
         first, slash, rest = name.partition("/")
         if slash and (first == "localhost" or first != first.lower() or "." in first or ":" in first):
@@ -101,6 +101,11 @@ class Reference:
 
     def __hash__(self) -> int:
         return hash(self.name)
+
+
+def is_tag(text: str) -> bool:
+    """Whether a text can be a tag."""
+    return _TAG.fullmatch(text) is not None
 
 
 def _is_registry(text: str) -> bool:

@@ -2,6 +2,7 @@
 
     /v2/<repository>/manifests/<tag or digest>     GET, HEAD, PUT
     /v2/<repository>/blobs/<digest>                GET, HEAD
+    /v2/<repository>/tags/list                     GET
     /v2/<repository>/blobs/uploads/                POST: where to send a blob to; then PATCH and PUT …?digest=
 
 Only a tag is a matter of trust: it can point to another manifest tomorrow. What is asked for by digest is checked
@@ -18,11 +19,13 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 from minicontainer.errors import ImageError, NotFoundError
 from minicontainer.images.auth import Authorizer
+from minicontainer.images.blobs import range_of
 from minicontainer.images.failures import BrokenConnection, RegistryError
 from minicontainer.images.manifest import INDEXES, MANIFESTS, MAX_DOCUMENT, Descriptor
-from minicontainer.images.reference import HUB, Reference
+from minicontainer.images.ratelimit import RateLimit
+from minicontainer.images.reference import HUB, Reference, is_tag
 from minicontainer.images.settings import is_insecure
-from minicontainer.images.transport import Answer, Transport
+from minicontainer.images.transport import Answer, Transport, retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,30 +40,52 @@ def origin(registry: str) -> str:
     return f"{'http' if is_insecure(host) else 'https'}://{host}"
 
 
+MAX_PAGES = 1000
+"""Pages of a list of tags that are read."""
+
+_NEXT = re.compile(r"\s*<([^<>]*)>\s*;\s*rel=\"?next\"?")
+
 CHUNK = 64 << 20
 """Bytes of a blob that are sent in one request: proxies before registries often refuse more than 100 MB."""
 
 
 class Registry:
-    """One repository of one registry."""
+    """One repository of one registry; or of a mirror, which has the same, under a name that may begin otherwise.
 
-    def __init__(self, reference: Reference, *, actions: str = "pull", credentials: Credentials | None = None) -> None:
-        self.reference = reference
+    `credentials` are for the registry; for a mirror there are those of `~/.docker/config.json`.
+    """
+
+    def __init__(
+        self,
+        reference: Reference,
+        *,
+        actions: str = "pull",
+        credentials: Credentials | None = None,
+        mirror: str = "",
+    ) -> None:
+        self.reference, self.mirror = reference, mirror
         self.transport = Transport()
-        self.credentials = credentials
-        self.authorizer = Authorizer(reference.registry, self.transport, credentials)
-        self.scope = f"repository:{reference.repository}:{actions}"
-        self._origin = origin(reference.registry)
-        self._base = f"{self._origin}/v2/{reference.repository}"
+        self.credentials = None if mirror else credentials
+        parts = urlsplit(mirror or origin(reference.registry))
+        self.name = parts.netloc if mirror else reference.registry
+        """Whom we ask, as people call it."""
+        self.authorizer = Authorizer(self.name, self.transport, self.credentials)
+        repository = f"{parts.path}/{reference.repository}".lstrip("/")
+        self.scope = f"repository:{repository}:{actions}"
+        self.limit: RateLimit | None = None
+        """How often it lets us ask, as it said last."""
+        self._origin = f"{parts.scheme}://{parts.netloc}"
+        self._base = f"{self._origin}/v2/{repository}"
 
     def manifest(self, target: str) -> tuple[bytes, str, str]:
         """A manifest or an index: its bytes, its media type, its digest. Raises NotFoundError and ImageError."""
         accept = ", ".join((*MANIFESTS, *INDEXES))
         with self._request("GET", f"{self._base}/manifests/{target}", {"Accept": accept}) as answer:
+            self.limit = RateLimit.of(answer) or self.limit
             if answer.status == 404:
                 name = f"{self.reference.registry}/{self.reference.repository}"
                 raise NotFoundError(
-                    f"{self.reference.registry} has no image {name}{'@' if ':' in target else ':'}{target}",
+                    f"{self.name} has no image {name}{'@' if ':' in target else ':'}{target}",
                     hint="check the name's spelling and the tag",
                 )
             self._expect(answer, 200, "read the manifest")
@@ -83,15 +108,37 @@ class Registry:
             raise ImageError(f"the config that {self.reference.registry} sends is not {descriptor.digest}", hint=_LIAR)
         return data
 
-    def blob(self, descriptor: Descriptor) -> Answer:
-        """A blob to be read, nothing verified yet."""
-        answer = self._request("GET", f"{self._base}/blobs/{descriptor.digest}")
+    def blob(self, descriptor: Descriptor, start: int = 0) -> Answer:
+        """A blob to be read, nothing verified yet; from the byte `start` on if the registry can do that (206)."""
+        answer = self._request("GET", f"{self._base}/blobs/{descriptor.digest}", range_of(start))
         try:
-            self._expect(answer, 200, f"read the blob {descriptor.digest}")
+            if not (start and answer.status == 206):
+                self._expect(answer, 200, f"read the blob {descriptor.digest}")
         except BaseException:
             answer.close()
             raise
         return answer
+
+    def tags(self) -> list[str]:
+        """All tags of the repository. A long list comes in pages, each with a link to the next."""
+        url, found = f"{self._base}/tags/list", dict[str, None]()
+        for _ in range(MAX_PAGES):
+            with self._request("GET", url) as answer:
+                self._expect(answer, 200, "list the tags")
+                try:
+                    names = json.loads(answer.read(MAX_DOCUMENT))["tags"] or []
+                except (ValueError, TypeError, KeyError, RecursionError):
+                    names = None
+                if not isinstance(names, list) or not all(isinstance(name, str) and is_tag(name) for name in names):
+                    raise ImageError(f"{self.name} sends no list of tags", hint="something else answers at its address")
+                found |= dict.fromkeys(names)
+                link = _NEXT.match(answer.header("Link"))
+            if not link:
+                return list(found)
+            url = urljoin(url, link[1])
+            if not url.startswith(f"{self._base}/tags/list"):
+                break
+        raise ImageError(f"{self.name} links its list of tags to {url!r:.120}", hint="this is no honest registry")
 
     def has_blob(self, digest: str) -> bool:
         """Whether the repository has a blob."""
@@ -191,13 +238,14 @@ class Registry:
     def _expect(self, answer: Answer, status: int, action: str) -> None:
         if answer.status == status:
             return
-        name = self.reference.registry
+        name = self.name
         hints = {
             401: f"minicontainer login {name} (a repository that does not exist can look like this too)",
             403: f"the user that ~/.docker/config.json names for {name} may not do this",
             404: "check the name's spelling",
+            416: "its storage is damaged, or something before it does not understand ranges",
             413: "a proxy before the registry limits the size of a request",
-            429: "it limits how often it can be asked: wait, or log in",
+            429: f"it limits how often it can be asked: {_patience(answer)}",
         }
         raise RegistryError(
             f"{name} does not let us {action} of {self.reference.repository}: HTTP {answer.status}{_reason(answer)}",
@@ -227,6 +275,13 @@ def _reason(answer: Answer) -> str:
         return f" ({first.get('code', '')}: {first.get('message', '')!s:.120})"
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, ImageError):
         return ""
+
+
+def _patience(answer: Answer) -> str:
+    """When to come back."""
+    seconds, limit = retry_after(answer), RateLimit.of(answer)
+    wait = f"wait {seconds:.0f} seconds" if seconds else "wait"
+    return f"{wait}, or log in" + (f" ({limit})" if limit else "")
 
 
 def _part(at: int, size: int) -> dict[str, str]:
