@@ -1,0 +1,59 @@
+"""Ways out of a container, to be tried: each one gets out of a container that lacks its defence, and not of Docker's.
+
+Files: `frame` (what a break-out is), `roots` (chroot, leaked directories, the runtime's own program), `mounts` (links
+where a mount goes), `kernel` (interfaces of the whole machine), `rights` (processes, setuid, sockets, capabilities).
+
+>>> with RawDisk(rootfs) as attack:
+...     attack(attack.naive()), attack(attack.default())
+"""
+
+from minicontainer.security.breakouts.frame import BreakOut, Outcome, docker
+from minicontainer.security.breakouts.kernel import CorePattern, KeyringTheft, RawDisk, ReleaseAgent, Shocker
+from minicontainer.security.breakouts.mounts import MaskByLink, MountThroughLink
+from minicontainer.security.breakouts.rights import (
+    HostProcess,
+    InheritedCapabilities,
+    RawSocket,
+    SetuidProgram,
+)
+from minicontainer.security.breakouts.roots import ChrootEscape, LeakedDescriptor, LeakedDirectory, RuntimeOverwrite
+
+ALL: tuple[type[BreakOut], ...] = (
+    ChrootEscape,
+    LeakedDescriptor,
+    LeakedDirectory,
+    RuntimeOverwrite,
+    MountThroughLink,
+    MaskByLink,
+    ReleaseAgent,
+    CorePattern,
+    RawDisk,
+    Shocker,
+    KeyringTheft,
+    HostProcess,
+    SetuidProgram,
+    InheritedCapabilities,
+    RawSocket,
+)
+
+__all__ = [
+    "ALL",
+    "BreakOut",
+    "ChrootEscape",
+    "CorePattern",
+    "HostProcess",
+    "InheritedCapabilities",
+    "KeyringTheft",
+    "LeakedDescriptor",
+    "LeakedDirectory",
+    "MaskByLink",
+    "MountThroughLink",
+    "Outcome",
+    "RawDisk",
+    "RawSocket",
+    "ReleaseAgent",
+    "RuntimeOverwrite",
+    "SetuidProgram",
+    "Shocker",
+    "docker",
+]

@@ -1,0 +1,36 @@
+"""Every break-out, in both directions: out of a container that lacks its defence, and not out of Docker's set."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from minicontainer.security import breakouts
+
+
+@pytest.mark.parametrize("kind", breakouts.ALL, ids=lambda kind: kind.__name__)
+def test_it_gets_out_where_its_defence_is_missing(rootfs: str, kind: type[breakouts.BreakOut]) -> None:
+    with kind(rootfs) as attack:
+        outcome = attack(attack.naive())
+    assert outcome.out, outcome
+
+
+@pytest.mark.parametrize("kind", breakouts.ALL, ids=lambda kind: kind.__name__)
+def test_the_default_holds_it(rootfs: str, kind: type[breakouts.BreakOut]) -> None:
+    with kind(rootfs) as attack:
+        outcome = attack(attack.default())
+    assert not outcome.out, outcome
+    assert outcome.evidence
+
+
+@pytest.mark.parametrize("kind", breakouts.ALL, ids=lambda kind: kind.__name__)
+def test_its_decoy_goes_with_it(rootfs: str, kind: type[breakouts.BreakOut]) -> None:
+    before = sorted(os.listdir(rootfs))
+    with kind(rootfs) as attack:
+        directory = attack.directory
+        assert os.path.isdir(directory)
+    assert not os.path.exists(directory)
+    assert sorted(os.listdir(rootfs)) == before
+    assert kind.title
+    assert kind.defence
