@@ -41,8 +41,17 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def docker_registry(directory: str, auth: dict[str, Any] | None = None) -> Iterator[str]:
-    """A docker-registry with its storage and settings in `directory`; its "localhost:PORT"."""
+def docker_registry(
+    directory: str,
+    auth: dict[str, Any] | None = None,
+    *,
+    tls: dict[str, Any] | None = None,
+    proxy: dict[str, Any] | None = None,
+) -> Iterator[str]:
+    """A docker-registry with its storage and settings in `directory`; its "localhost:PORT".
+
+    `proxy` makes it one that pulls through, from another one.
+    """
     port = free_port()
     settings: dict[str, Any] = {
         "version": 0.1,
@@ -52,6 +61,10 @@ def docker_registry(directory: str, auth: dict[str, Any] | None = None) -> Itera
     }
     if auth:
         settings["auth"] = auth
+    if tls:
+        settings["http"]["tls"] = tls
+    if proxy:
+        settings["proxy"] = proxy
     with open(f"{directory}/config.yml", "w") as file:
         json.dump(settings, file)  # JSON is YAML
     # It shall end with us, whatever happens to us.
@@ -64,7 +77,7 @@ def docker_registry(directory: str, auth: dict[str, Any] | None = None) -> Itera
                     urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/", timeout=5).close()
                     break
                 except urllib.error.HTTPError as error:
-                    error.close()  # 401: it is there
+                    error.close()  # 401, or 400 from one that wants TLS: it is there
                     break
                 except OSError:
                     if server.poll() is not None or time.monotonic() > deadline:

@@ -62,7 +62,8 @@ def _matches(entry: str, host: str, port: int) -> bool:
     except ValueError:
         address = None
     try:
-        return address is not None and address in ipaddress.ip_network(entry.strip("[]"), strict=False)
+        network = ipaddress.ip_network(entry.strip("[]"), strict=False)
+        return address is not None and address in network
     except ValueError:
         pass
     name, colon, number = entry.rpartition(":")
