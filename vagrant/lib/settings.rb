@@ -79,7 +79,7 @@ module Course
     # /dev/kvm alone says little: within a virtual machine it may be there and fail. QEMU is asked.
     def self.kvm?
       return false unless File.exist?("/dev/kvm")
-      return true unless system("command -v qemu-system-x86_64", out: File::NULL, err: File::NULL)
+      return true unless system("qemu-system-x86_64", "--version", out: File::NULL, err: File::NULL)
       system("echo quit | timeout 10 qemu-system-x86_64 -accel kvm -cpu max -nodefaults -display none -S " \
              "-monitor stdio", out: File::NULL, err: File::NULL)
     end
