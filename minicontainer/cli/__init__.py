@@ -44,6 +44,7 @@ COMMANDS = {
     "import": ("images", "make an image of a directory or a tar archive"),
     "inspect": ("images", "show all about images or containers, as JSON"),
     "network": ("network", "networks of your own: create, inspect, ls, rm, prune, connect, disconnect"),
+    "audit": ("audit", "say what a running container may do, and what that allows"),
     "doctor": ("doctor", "check that this machine can run containers"),
     "reset": ("reset", "remove everything that broken experiments left"),
 }

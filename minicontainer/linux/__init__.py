@@ -11,7 +11,7 @@ line of Python can be held against the man page.
 ['openat', 'close']
 """
 
-from minicontainer.linux.bpf import attach_device_program, load_device_program
+from minicontainer.linux.bpf import attach_device_program, device_programs, load_device_program
 from minicontainer.linux.credentials import (
     capget,
     capset,
@@ -269,6 +269,7 @@ __all__ = [
     "clone_flags",
     "close",
     "close_range",
+    "device_programs",
     "dup2",
     "errno_name",
     "execve",

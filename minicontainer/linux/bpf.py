@@ -14,7 +14,7 @@ import struct
 from minicontainer.linux.door import syscall
 from minicontainer.linux.libc import by_number, c_int, c_uint, c_void_p
 
-BPF_PROG_LOAD, BPF_PROG_ATTACH = 5, 8
+BPF_PROG_LOAD, BPF_PROG_ATTACH, BPF_PROG_QUERY = 5, 8, 16
 BPF_PROG_TYPE_CGROUP_DEVICE, BPF_CGROUP_DEVICE = 15, 6
 BPF_F_ALLOW_MULTI = 2
 
@@ -117,3 +117,23 @@ def _attach(command: str, cgroup: int, program: int) -> None:
 def attach_device_program(cgroup: int, program: int) -> None:
     """Let the program decide for the cgroup v2 directory `cgroup`, and all below it, until that is removed."""
     _attach("BPF_PROG_ATTACH", cgroup, program)
+
+
+@syscall(name="bpf")
+def _query(command: str, cgroup: int) -> int:
+    numbers = (ctypes.c_uint32 * 64)()
+    # union bpf_attr: target_fd, attach_type, query_flags, attach_flags, prog_ids, prog_cnt
+    attributes = bytearray(struct.pack("=IIIIQII", cgroup, BPF_CGROUP_DEVICE, 1, 0, ctypes.addressof(numbers), 64, 0))
+    buffer = (ctypes.c_char * len(attributes)).from_buffer(attributes)
+    _bpf(BPF_PROG_QUERY, buffer, len(attributes))
+    count: int = struct.unpack_from("=I", attributes, 24)[0]
+    return count
+
+
+def device_programs(directory: str) -> int:
+    """How many programs about devices are in force for a cgroup v2 directory, those of its parents among them."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return _query("BPF_PROG_QUERY", fd)
+    finally:
+        os.close(fd)

@@ -94,8 +94,10 @@ class Devices(Part):
 
     def prepare(self, host: Host) -> None:
         cgroup = host.find(Cgroup)
-        if cgroup is None:
-            raise UsageError("which devices may be opened is said of a cgroup", hint="add the part Cgroup()")
+        if cgroup is None or not cgroup.path:
+            raise UsageError(
+                "which devices may be opened is said of a cgroup", hint="put the part Cgroup() before Devices()"
+            )
         group = cgroup.group
         if directory := group.unified():
             try:
