@@ -11,7 +11,8 @@ import json
 import os
 import subprocess
 import tempfile
-from contextlib import ExitStack
+import time
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,6 +24,7 @@ from minicontainer.images import import_
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from minicontainer.images import Image
 
@@ -42,8 +44,8 @@ def root(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 @pytest.fixture
 def docker() -> Iterator[Ask]:
-    """Asks a dockerd of our own. It ends with the test."""
-    yield from _engine("dockerd", peers.docker)
+    """Asks a dockerd of our own, which has no network. It ends with the test."""
+    yield from _engine("dockerd", _dockerd)
 
 
 @pytest.fixture
@@ -52,18 +54,48 @@ def podman() -> Iterator[Ask]:
     yield from _engine("podman", peers.podman)
 
 
-def _engine(program: str, make: Callable[..., object]) -> Iterator[Ask]:
+def _engine(program: str, make: Callable[[str, peers.Place], AbstractContextManager[peers.Engine]]) -> Iterator[Ask]:
     if not peers.there(program):
         pytest.skip(f"{program} is not installed")
-    # a socket's path has 107 bytes at most
     with ExitStack() as stack:
+        # not pytest's own: a socket's path has 107 bytes at most
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="mc-", dir="/var/tmp"))
         place = stack.enter_context(peers.Place(directory))
         try:
-            engine = stack.enter_context(make(f"{directory}/{program}", place))  # type: ignore[arg-type]
+            engine = stack.enter_context(make(f"{directory}/{program}", place))
         except Failed as error:
             pytest.skip(f"{program} does not start here: {str(error)[-300:]}")
-        yield engine.ask  # type: ignore[attr-defined]
+        yield engine.ask
+
+
+@contextmanager
+def _dockerd(directory: str, place: peers.Place) -> Iterator[peers.Engine]:
+    os.makedirs(directory)
+    with open(f"{directory}/daemon.json", "w") as file:
+        json.dump({"deprecated-key-path": f"{directory}/key.json"}, file)
+    socket = f"unix://{directory}/socket"
+    argv = ["unshare", "--net", "dockerd", "--config-file", f"{directory}/daemon.json", "--host", socket]
+    argv += ["--data-root", f"{directory}/data", "--exec-root", f"{directory}/exec", "--pidfile", f"{directory}/pid"]
+    argv += ["--bridge", "none", "--iptables=false", "--ip6tables=false"]
+    with place.inside(), open(f"{directory}/log", "wb") as log:
+        daemon = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    client = "/usr/bin/docker" if os.path.exists("/usr/bin/docker") else "docker"
+    engine = peers.Engine("docker", [client, "--config", directory, "--host", socket], place)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                engine.ask("version")
+                break
+            except Failed:
+                if daemon.poll() is not None or time.monotonic() > deadline:
+                    with open(f"{directory}/log") as text:
+                        raise Failed(f"dockerd did not start: {text.read()[-1500:]}") from None
+                time.sleep(0.2)
+        yield engine
+    finally:
+        daemon.terminate()
+        daemon.wait()
 
 
 def told(*command: str) -> str:

@@ -6,7 +6,8 @@ JSON document, named by their digests and handed out by a registry over HTTP.
 >>> from minicontainer.images import pull                                     # doctest: +SKIP
 >>> pull("alpine").container(["cat", "/etc/os-release"]).run()                # doctest: +SKIP
 
-Read it in this order: `reference` (names), `manifest` (the documents), `transport`, `auth` and `registry` (the wire),
+Read it in this order: `reference` (names), `manifest`, `platforms` and `choosing` (the documents), `settings`, `tls`,
+`proxies` and `transport` (the wire), `challenge`, `credentials`, `auth`, `login` (who we are), `registry` and `blobs`,
 `tar` and `unpack` (a layer becomes a directory), `store` and `session` (what is on disk, and what is arriving),
 `compression`, `fetching` and `workers` (layers arrive),
 `pulling`, `pushing`, `importing` (the verbs), `image` (how it becomes a container), `progress`.
@@ -20,10 +21,37 @@ from minicontainer.images.store import Store
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minicontainer.images.importing import import_ as import_
+    from minicontainer.images.loading import load as load
     from minicontainer.images.pulling import pull as pull
+    from minicontainer.images.pulling import pull_all as pull_all
     from minicontainer.images.pushing import push as push
+    from minicontainer.images.saving import save as save
 
-__all__ = ["Image", "Store", "get", "images", "import_", "inspect", "pull", "push", "remove", "tag"]
+__all__ = [
+    "Image",
+    "Store",
+    "get",
+    "images",
+    "import_",
+    "inspect",
+    "load",
+    "pull",
+    "pull_all",
+    "push",
+    "remove",
+    "save",
+    "tag",
+]
+
+_HOMES = {
+    "import_": "importing",
+    "load": "loading",
+    "pull": "pulling",
+    "pull_all": "pulling",
+    "push": "pushing",
+    "save": "saving",
+}
+"""Verbs that load HTTP, TLS, compression or the like, which `run` has no use for."""
 
 
 def get(name: str) -> Image:
@@ -65,9 +93,7 @@ def inspect(name: str) -> dict[str, object]:
 
 
 def __getattr__(name: str) -> object:
-    # The three verbs load HTTP, TLS and compression, which `run` has no use for.
-    modules = {"pull": "pulling", "push": "pushing", "import_": "importing"}
-    if name not in modules:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = __import__(f"{__name__}.{modules[name]}", fromlist=[name])
+    module = __import__(f"{__name__}.{_HOMES[name]}", fromlist=[name])
     return getattr(module, name)

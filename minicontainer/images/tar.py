@@ -16,9 +16,12 @@ from __future__ import annotations
 import hashlib
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from minicontainer.errors import ImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 BLOCK = 512
 CHUNK = 1 << 20
@@ -133,6 +136,15 @@ class Reader:
 
     def copy(self, fd: int, offset: int | None, size: int) -> None:
         """Write the next `size` bytes of the present entry to the file `fd`, at `offset` or where it stands."""
+        for piece in self.pieces(size):
+            while piece:
+                written = os.write(fd, piece) if offset is None else os.pwrite(fd, piece, offset)
+                piece = piece[written:]
+                if offset is not None:
+                    offset += written
+
+    def pieces(self, size: int) -> Iterator[memoryview]:
+        """The next `size` bytes of the present entry, for whoever does not want them in a file."""
         self._left -= size
         while size:
             if self._at == len(self._chunk):
@@ -140,11 +152,7 @@ class Reader:
             piece = memoryview(self._chunk)[self._at : self._at + size]
             self._at += len(piece)
             size -= len(piece)
-            while piece:
-                written = os.write(fd, piece) if offset is None else os.pwrite(fd, piece, offset)
-                piece = piece[written:]
-                if offset is not None:
-                    offset += written
+            yield piece
 
     def end(self) -> str:
         """Read what follows the archive (it counts for the hash) and return the diff_id: "sha256:…"."""
@@ -215,7 +223,7 @@ class Reader:
             if self._at < len(self._chunk) and self._take(BLOCK) != ZEROS:
                 raise ImageError("a block of zeros in the middle of the tar")
             return None
-        said = _number(block[148:156], "checksum")
+        said = _octal(block[148:156])
         rest = block[:148] + 8 * b" " + block[156:]
         if said != (total := sum(rest)) and said != total - 256 * sum(byte > 127 for byte in rest):  # signed, once
             raise ImageError("this is no tar: a header's checksum is wrong", hint="is it compressed?")
@@ -357,18 +365,21 @@ def _number(field: bytes, what: str, signed: bool = False) -> int:
         if not field[0] & 0x40:
             value -= 1 << (8 * len(field) - 1)
     else:
-        digits = field.strip(b" \0")
-        try:
-            if digits.isdigit():
-                return int(digits, 8)
-        except ValueError:  # 8 or 9
-            pass
-        if digits:
+        found = _octal(field)
+        if found is None:
             raise ImageError(f"a header's {what} is no octal number: {printable(field)}")
-        return 0
+        return found
     if (value < 0 and not signed) or abs(value) >> 63:
         raise ImageError(f"a header's {what} is out of range: {value}")
     return value
+
+
+def _octal(field: bytes) -> int | None:
+    digits = field.strip(b" \0")
+    try:
+        return int(digits, 8) if digits.isdigit() else None if digits else 0
+    except ValueError:  # 8 or 9
+        return None
 
 
 def _decimal(text: bytes, what: str) -> int:
