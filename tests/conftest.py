@@ -1,11 +1,13 @@
 """The fixtures that more than one file of tests uses."""
 
+from bundles import bundle
 from programs import mark, program
 from registry import busybox_image, password_registry, registry, token_registry
 from roots import rootfs, shared_path
 from stores import docker, podman, root
 
 __all__ = [
+    "bundle",
     "busybox_image",
     "docker",
     "mark",

@@ -16,6 +16,7 @@ import json
 import os
 import select
 import time
+from signal import strsignal
 
 from minicontainer import linux
 from minicontainer.container.part import Inside, Part
@@ -45,7 +46,7 @@ def check(hooks: dict[str, Any]) -> None:
 def run(kind: str, entries: list[dict[str, Any]], container: dict[str, Any]) -> None:
     """Run hooks one after the other, in our working directory; the first that fails is raised."""
     for number, entry in enumerate(entries):
-        _run(f"hook {kind}[{number}] {entry['path']}", entry, container)
+        _run(f"error running hook #{number} of {kind}, {entry['path']}", entry, container)
 
 
 def _run(what: str, entry: dict[str, Any], container: dict[str, Any]) -> None:
@@ -58,20 +59,21 @@ def _run(what: str, entry: dict[str, Any], container: dict[str, Any]) -> None:
         try:
             pid = os.posix_spawn(entry["path"], entry.get("args") or [entry["path"]], env, file_actions=streams)
         except OSError as error:
-            raise ContainerError(f"{what} cannot be run: {error.strerror}") from None
+            raise ContainerError(f"{what}: {error.strerror}") from None
         code = _wait(pid, entry.get("timeout"))
         if code is None:
-            raise ContainerError(f"{what} ran longer than {entry['timeout']} s, and was killed")
+            raise ContainerError(f"{what}: it ran longer than {entry['timeout']} s, and was killed")
         if code:
             said = os.pread(output, MAX_OUTPUT, 0).decode(errors="replace").strip()
-            raise ContainerError(f"{what} failed with exit status {code}, having said {said!r}")
+            how = f"exit status {code}" if code > 0 else f"signal: {(strsignal(-code) or str(-code)).lower()}"
+            raise ContainerError(f"{what}: {how}, having said {said!r}")
     finally:
         os.close(given)
         os.close(output)
 
 
 def _wait(pid: int, timeout: float | None) -> int | None:
-    """Its exit status; None if it has been killed for taking longer than `timeout` seconds."""
+    """Its exit status, -n after signal n; None if it has been killed for taking longer than `timeout` seconds."""
     late = False
     if timeout is not None:
         pidfd = os.pidfd_open(pid)
@@ -88,7 +90,7 @@ def _wait(pid: int, timeout: float | None) -> int | None:
             time.sleep(0)
             continue
         code = os.waitstatus_to_exitcode(status)
-        return None if late else code if code >= 0 else 128 - code
+        return None if late else code
 
 
 class CreateHooks(Part):
@@ -114,4 +116,7 @@ class StartHooks(Part):
         self.container = container
 
     def seal(self, inside: Inside) -> None:
+        inside.at_exec.append(self._run)  # what the command may not do, its hook may not either
+
+    def _run(self) -> None:
         run("startContainer", self.hooks, self.container | {"pid": os.getpid(), "status": "created"})

@@ -9,7 +9,7 @@ import sys
 import time
 
 from minicontainer import linux, state
-from minicontainer.errors import ConflictError, ContainerError, NotFoundError, UsageError
+from minicontainer.errors import ConflictError, ContainerError, NotFoundError, TimeoutExpired, UsageError
 from minicontainer.runtime.states import State, listed
 
 TYPE_CHECKING = False
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     Options = dict[str, Any]
+
+KILLED_WITHIN = 10
+"""Seconds after which a process that was killed and does not end is an error."""
 
 
 def create(root: str, options: Options, words: list[str]) -> int:
@@ -225,7 +228,10 @@ def _end_process(pid: int, start_time: int, directories: dict[str, str]) -> None
 
     if pid <= 0 or not start_time or pid == os.getpid():
         return
+    deadline = time.monotonic() + KILLED_WITHIN
     while state.start_time(pid) == start_time:
+        if time.monotonic() > deadline:
+            raise TimeoutExpired(f"process {pid} did not end in {KILLED_WITHIN} s after SIGKILL")
         try:
             pidfd = linux.pidfd_open(pid)
             try:
