@@ -81,9 +81,12 @@ class Sandbox:
 
 
 def _mounted_elsewhere() -> list[str]:
-    """What a program in there needs and does not lie on the root's own filesystem."""
+    """What a program in there needs and would not find: it is not on the root's own filesystem, or where scratch is."""
     wanted = {ROOT, sys.prefix, sys.base_prefix, "/usr", "/run/systemd"}
-    return sorted(place for place in wanted if os.path.isdir(place) and os.stat(place).st_dev != os.stat("/").st_dev)
+    covered = ("/tmp/", "/var/tmp/")
+    root = os.stat("/").st_dev
+    there = [place for place in wanted if os.path.isdir(place)]
+    return sorted(place for place in there if os.stat(place).st_dev != root or place.startswith(covered))
 
 
 @contextmanager

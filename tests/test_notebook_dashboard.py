@@ -160,7 +160,8 @@ def test_moving_a_slider_changes_the_running_container_and_the_chart(dashboard: 
     dashboard.memory.value = 128
     until(lambda: used(dashboard)[1] > 100, "the chart did not follow up")
     until(lambda: dashboard.image.value != before, "the picture stayed as it was")
-    assert re.match(r"CPU \d+ % of 100 %, memory \d+ of 128 MiB; \d+ s left", dashboard.status.value)
+    words = re.compile(r"CPU \d+ % of 100 %, memory \d+ of 128 MiB; \d+ s left")
+    until(lambda: words.match(dashboard.status.value) is not None, "the words stayed as they were")
     levels = [axes.lines[1].get_ydata()[-1] for axes in dashboard.chart().panels]  # type: ignore[index]
     assert levels == [1.0, 128.0]
 
