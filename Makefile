@@ -1,6 +1,6 @@
 # Two commands do all the set-up: `make lab` and `make test`. Each is quick when nothing has changed.
 
-.PHONY: help lab test test-browser check-lab release-labs progress slides lint format bench test-v2 lock venv clean
+.PHONY: help lab test test-browser check-lab release-labs progress slides lint format bench test-v2 test-vm lock venv clean
 export PYTHON
 SHELL := /bin/bash
 
@@ -16,6 +16,7 @@ help:
 	@echo "make format   let ruff format the code and the notebooks"
 	@echo "make bench    measure, beside crun, runc, podman and docker where they are installed"
 	@echo "make test-v2  the cgroup tests in a virtual machine whose controllers are on cgroup v2"
+	@echo "make test-vm  the whole virtual machine, by vagrant up, and the course in it (QUICK=1, or CHAPTER=04: parts)"
 	@echo "make lock     write requirements.txt anew (UPGRADE=1: with the newest versions)"
 	@echo "make clean    stop the registry and remove all that set-up has made in this folder"
 
@@ -62,6 +63,9 @@ bench: venv
 
 test-v2: venv
 	@tests/v2/run
+
+test-vm: venv
+	@tests/vm/run
 
 lock:
 	@tools/lock.sh $(if $(UPGRADE),--upgrade)

@@ -22,7 +22,8 @@ module Course
     DEFAULTS = {
       memory: 2048,          # MiB; 1024 is enough for all chapters but the build of many images
       cpus: 2,
-      port: 8888,            # JupyterLab, on 127.0.0.1 of this host
+      port: 8888,            # JupyterLab's, on this host
+      listen: "127.0.0.1",   # the address of this host that has it: another one only for a class (vagrant/class)
       name: "course",        # several machines from one checkout: each its own name, port and VAGRANT_DOTFILE_PATH
       box: nil,              # a public box instead of ours: debian/bookworm64
       box_url: nil,          # where our boxes are: a catalog's URL or path, or a folder with boxes (a stick)
@@ -100,7 +101,7 @@ module Course
     end
 
     def link
-      "http://127.0.0.1:#{port}/lab/tree/notebooks/00-start-here.ipynb?token=#{token}"
+      "http://#{listen}:#{port}/lab/tree/notebooks/00-start-here.ipynb?token=#{token}"
     end
 
     # How to say a setting on the command line of this host.
