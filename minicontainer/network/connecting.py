@@ -16,7 +16,7 @@ from minicontainer import linux
 from minicontainer.container import Container, records
 from minicontainer.container.part import Part
 from minicontainer.errors import ConflictError, NotFoundError
-from minicontainer.network import files, interfaces, membership, networks
+from minicontainer.network import files, interfaces, links, membership, networks
 from minicontainer.network.join import texts
 from minicontainer.network.membership import Endpoint
 from minicontainer.network.netlink import Netlink
@@ -52,9 +52,11 @@ def disconnect(container: str, network: str) -> None:
         raise NotFoundError(
             f"container {container[:12]} is not in network {network}", hint=f"`minicontainer network inspect {network}`"
         )
+    interface = networks.get(network).members[container].interface
     membership.leave(container, network)
     record = records.read(container)
     if record is not None and records.is_alive(record.get("process")):
+        Container(_nothing, _Unplug(record["process"]["pid"], interface)).run()
         _rewrite(container)
 
 
@@ -71,6 +73,19 @@ class _Configure(Part):
         linux.setns(inside.fds["network"], linux.CLONE_NEWNET)
         with Netlink() as netlink:
             interfaces.configure(netlink, self.wishes)
+
+
+class _Unplug(_Configure):
+    """Remove an interface there that no cable of the host's has taken along."""
+
+    def __init__(self, target: int, interface: str) -> None:
+        super().__init__(target, [])
+        self.interface = interface
+
+    def join(self, inside: Inside) -> None:
+        linux.setns(inside.fds["network"], linux.CLONE_NEWNET)
+        with Netlink() as netlink:
+            links.delete_link(netlink, self.interface)
 
 
 def _nothing() -> None:

@@ -69,6 +69,14 @@ class Driver:
         """The links between which the firewall lets its packets pass."""
         return [(network.link, network.link)] if network.icc else []
 
+    def guards(self, network: Network) -> list[str]:
+        """Rules for what arrives at this host at all (nft(8)), besides those that all networks have."""
+        return []
+
+    def refresh(self, netlink: Netlink, network: Network) -> bool:
+        """Look whether what it depends on has changed, on a network that stands; whether the firewall must know."""
+        return False
+
     def routed(self) -> list[tuple[str, IPNetwork]]:
         """What this machine has a route to already, each with what it is."""
         with Netlink() as netlink:

@@ -68,6 +68,11 @@ def enter(container: str, names: Sequence[str], endpoints: Sequence[Endpoint], p
             networks.interface_number(network.members[container].interface) for network in networks.of(container)
         )
         for place, (network, endpoint) in enumerate(zip(chosen, endpoints, strict=True)):
+            if (endpoint.download or endpoint.upload) and not driver_called(network.driver).is_router:
+                raise UsageError(
+                    f"bandwidth cannot be limited in {network.driver} network {network.name}",
+                    hint="the host is not in between there; leave out the limit",
+                )
             link = next(name for name in _cables() if name not in links_taken)
             links_taken.add(link)
             known = [name for name in dict.fromkeys([*names, *endpoint.aliases]) if name]
@@ -80,12 +85,19 @@ def enter(container: str, names: Sequence[str], endpoints: Sequence[Endpoint], p
             for network in chosen:
                 network.save()  # from here on `leave` finds what there may be to undo
             standing = [driver_called(network.driver).standing(netlink, network) for network in chosen]
+            anew = not all(standing)
             for network, stands in zip(chosen, standing, strict=True):
-                if not stands:
-                    network.index = driver_called(network.driver).up(netlink, network)
-            _enforce([network.members[container] for network in chosen], anew=not all(standing))
+                driver = driver_called(network.driver)
+                if stands:
+                    anew |= driver.refresh(netlink, network)
+                else:
+                    network.index = driver.up(netlink, network)
+                network.save()
+            routed = [network for network in chosen if driver_called(network.driver).is_router]
+            if routed:
+                _enforce([network.members[container] for network in routed], anew)
             for network in chosen:
-                if driver_called(network.driver).is_router:
+                if network in routed:
                     _answer_for_names(network)
                 network.save()
     conntrack.forget(ports)
@@ -117,9 +129,9 @@ def leave(container: str, only: str = "") -> None:
                 continue
             member = network.members[container]
             with Netlink() as netlink:
-                if rules_of := rules.of(member):
-                    elements.remove(rules_of)
                 driver = driver_called(network.driver)
+                if driver.is_router:
+                    elements.remove(rules.of(member))
                 driver.unplug(netlink, network, member)
                 shaping.forget(netlink, member)
                 del network.members[container]
@@ -128,6 +140,16 @@ def leave(container: str, only: str = "") -> None:
                         _close(netlink, network)
             conntrack.forget(Port(**port) for port in member.ports)
             network.save()
+
+
+def refresh(name: str) -> None:
+    """Look whether what the network depends on has changed (an overlay's peers). For its name server, every second."""
+    with networks.locked(), Netlink() as netlink, machine_lock():
+        network = networks.get(name)
+        driver = driver_called(network.driver)
+        if network.members and driver.standing(netlink, network) and driver.refresh(netlink, network):
+            network.save()
+            _replace()
 
 
 def reset() -> list[str]:
@@ -139,7 +161,7 @@ def reset() -> list[str]:
                 network.members.clear()
                 _close(netlink, network)
                 network.save()
-        rules.replace([], [])
+        rules.replace([])
         prefix = f"mc{state.tag()}-"
         removed = [link.name for link in links.all_links(netlink) if link.name.startswith(prefix)]
         for name in removed:
@@ -181,7 +203,9 @@ def _enforce(members: Sequence[Member], anew: bool) -> None:
 def _replace(besides: str = "") -> None:
     up = [network for network in networks.everything() if network.members and network.name != besides]
     up = [network for network in up if driver_called(network.driver).is_router]
-    rules.replace(up, [pair for network in up for pair in driver_called(network.driver).pairs(network)])
+    standing = [(network, driver_called(network.driver)) for network in up]
+    pairs = [pair for network, driver in standing for pair in driver.pairs(network)]
+    rules.replace(up, pairs, [rule for network, driver in standing for rule in driver.guards(network)])
 
 
 def _answer_for_names(network: Network) -> None:

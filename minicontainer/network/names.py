@@ -25,7 +25,8 @@ import socket
 import sys
 
 from minicontainer.container import records
-from minicontainer.network import dns, networks
+from minicontainer.errors import ContainerError
+from minicontainer.network import dns, membership, networks
 from minicontainer.network.forward import Forwarder
 from minicontainer.network.interfaces import packed
 
@@ -73,6 +74,10 @@ class Directory:
 
     def members(self) -> list[str]:
         return list(self._networks[self.network].members)
+
+    def option(self, name: str) -> str | None:
+        """One of the network's options."""
+        return self._networks[self.network].options.get(name)
 
     def lookup(self, asker: str, question: Question) -> Answer | None:
         """The answer to a question from the address `asker`; None when somebody else must know."""
@@ -129,6 +134,7 @@ class Server:
         self.datagrams, self.listeners = datagrams, listeners
         self.forwarder = Forwarder()
         self.connections = 0
+        self.peers_seen = 0
 
     async def serve(self) -> None:
         """Answer until the network has no members any more, or somebody says so (SIGTERM)."""
@@ -142,6 +148,7 @@ class Server:
         servers = [await asyncio.start_server(self._talk, sock=listener) for listener in self.listeners]
         try:
             while self._wanted():
+                self._look_at_peers()
                 await asyncio.sleep(LOOK_EVERY)
         except asyncio.CancelledError:
             pass
@@ -150,8 +157,7 @@ class Server:
                 server.close()
 
     def _wanted(self) -> bool:
-        """Whether a member is left whose process, or whoever builds it, is alive. And an overlay's peers may have
-        changed."""
+        """Whether a member is left whose process, or whoever builds it, is alive."""
         if not self.directory.refresh():
             return False
         for container in self.directory.members():
@@ -159,6 +165,22 @@ class Server:
             if record is not None and (records.is_alive(record["owner"]) or records.is_alive(record["process"])):
                 return True
         return False
+
+    def _look_at_peers(self) -> None:
+        """An overlay's file of peers may have changed."""
+        path = self.directory.option("peers")
+        if path is None:
+            return
+        try:
+            found = os.stat(path).st_mtime_ns
+        except FileNotFoundError:
+            return  # somebody is writing it anew, or has taken it away: what we know stays
+        if found != self.peers_seen:
+            try:
+                membership.refresh(self.directory.network)
+            except ContainerError as error:
+                print(f"minicontainer: {error}", file=sys.stderr)
+            self.peers_seen = found
 
     def _read(self, datagrams: socket.socket) -> None:
         self.directory.refresh()

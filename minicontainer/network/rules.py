@@ -58,7 +58,7 @@ table inet {table} {{
   chain guard {{
     type filter hook prerouting priority raw; policy accept;
     iifname "{bridges}" ip daddr 127.0.0.0/8 drop
-  }}
+{guards}  }}
   chain publish {{
     dnat ip to ip daddr . meta l4proto . th dport map @published_at
     dnat ip to meta l4proto . th dport map @published
@@ -81,7 +81,10 @@ table inet {table} {{
 {masquerade}  }}
   chain input {{
     type filter hook input priority filter; policy accept;
-    iifname != "{bridges}" accept
+    iifname "{bridges}" jump host
+    iifname "{tunnels}" jump host
+  }}
+  chain host {{
     ct state established,related accept
     meta l4proto {{ icmp, ipv6-icmp }} accept
     meta l4proto {{ tcp, udp }} th dport 53 accept
@@ -128,9 +131,9 @@ def _pattern(letter: str) -> str:
     return f"mc{state.tag()}-{letter}*"
 
 
-def replace(networks: Sequence[Network], pairs: Iterable[tuple[str, str]]) -> None:
+def replace(networks: Sequence[Network], pairs: Iterable[tuple[str, str]] = (), guards: Iterable[str] = ()) -> None:
     """Write both tables anew for the `networks` that are up; without any, remove them. `pairs` are the links between
-    which a packet may pass.
+    which a packet may pass, `guards` rules for whatever arrives.
 
     Raises HostError when this machine's firewall cannot.
     """
@@ -151,6 +154,7 @@ def replace(networks: Sequence[Network], pairs: Iterable[tuple[str, str]]) -> No
                 internal=_elements(f'"{network.link}"' for network in networks if network.internal),
                 host_access=_elements(f'"{network.link}"' for network in networks if network.host_access),
                 masquerade=masquerade,
+                guards="".join(f"    {rule}\n" for rule in guards),
             )
         )
         for chain in found.dropping:
