@@ -180,6 +180,7 @@ def pivot(answer: Callable[[str], object]) -> str:
     with _root() as root:
         host, inner = _identity("/"), _identity(root)
         for setting in SETTINGS:
+            os.makedirs(f"{root}/old", exist_ok=True)  # a tidy answer removes it
             try:
                 attempted = attempt(partial(_pivoted, setting, root, answer), answer, Namespaces("mount"))
             except NotYet as verdict:
@@ -187,7 +188,7 @@ def pivot(answer: Callable[[str], object]) -> str:
                 raise
             seen = attempted.value
             where = f"where / was {setting}: "
-            expect(not seen["same"], saw=f"{where}it pivoted the namespace that it came from", wanted="one of its own")
+            expect(not seen["same"], saw=f"{where}it is in the namespace that it came from", wanted="one of its own")
             expect(tuple(seen["root"]) == inner, saw=f"{where}/ is another directory", wanted="/ is the new root")
             expect(not seen["told"], saw=f"{where}its mounts appeared outside: {seen['told']}", wanted="none")
             expect(
@@ -196,7 +197,9 @@ def pivot(answer: Callable[[str], object]) -> str:
                 wanted="one, and that is /",
             )
             expect(tuple(seen["here"]) == inner, saw=f"{where}the current directory is not /", wanted="that it is /")
-            expect(tuple(seen["out"]) != host, saw=f"{where}the way out led to the host's root", wanted="nowhere")
+            expect(
+                tuple(seen["out"] or host) != host, saw=f"{where}the way out led to the host's root", wanted="nowhere"
+            )
     return "shared or not: one mount is left, it is /, and the way out leads nowhere"
 
 
@@ -217,7 +220,7 @@ def _pivoted(setting: str, root: str, answer: Callable[[str], object]) -> dict[s
         linux.setns(original, linux.CLONE_NEWNS)
         told = [fields[4] for fields in _table() if fields[0] not in before]
         linux.setns(theirs, linux.CLONE_NEWNS)
-    return {**seen, "told": told, "out": _way_out()}
+    return {**seen, "told": told, "out": _way_out() if os.path.isdir("tmp") else None}
 
 
 def _examples(mounts: list[str]) -> str:

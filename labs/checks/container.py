@@ -59,6 +59,7 @@ def run(answer: Callable[[list[str]], int]) -> str:
         def ask() -> dict[str, object]:
             got = [answer(["/bin/sh", "-c", script]) for script in ENDS]
             answer(["/bin/sh", "-c", 'echo $PPID > "$1"', "sh", f"{folder}/parent"])
+            answer(["/bin/sh", "-c", 'exec /bin/cat /proc/$$/environ > "$1"', "sh", f"{folder}/environment"])
             missing = answer(["/no/such/program"])
             return {"got": got, "pid": os.getpid(), "missing": missing, "children": _children()}
 
@@ -66,11 +67,19 @@ def run(answer: Callable[[list[str]], int]) -> str:
         _compare(seen["got"])
         with open(f"{folder}/parent") as file:
             parent = int(file.read())
+        with open(f"{folder}/environment") as file:
+            variables = [word.partition("=")[0] for word in file.read().split("\0") if word]
     expect(parent == seen["pid"], saw="the program's parent is another process", wanted="the process that called `run`")
     expect(
         seen["missing"] != STRAY,
         saw="for a program that does not exist, two processes came back from `run`: the copy went on with your code",
         wanted="a copy that ends when `execve` fails, and 127 in the original",
+    )
+    given = [name for name in variables if name not in ("PWD", "OLDPWD", "SHLVL", "_")]  # these a shell adds itself
+    expect(
+        not given,
+        saw=f"the program was given {len(given)} variables ({', '.join(given[:3])}, …)",
+        wanted="an empty environment",
     )
     expect(seen["missing"] == 127, saw=f"{seen['missing']!r} for a program that does not exist", wanted="127")
     expect(seen["children"] == [], saw=f"it left {_states(seen['children'])}", wanted="no child left, dead or alive")
@@ -83,17 +92,19 @@ def output_of(answer: Callable[[list[str]], str]) -> str:
     long = 'i=0; while [ $i -lt 20000 ]; do echo "line $i"; i=$((i + 1)); done'
 
     def ask() -> dict[str, object]:
-        before = sorted(os.listdir("/proc/self/fd"))
+        before = _descriptors()
         hello = answer(["/bin/sh", "-c", "echo hello; echo this goes to descriptor 2 >&2; exit 3"])
+        if not isinstance(hello, str):
+            return {"hello": hello}
         text = answer(["/bin/sh", "-c", long])
         nothing = answer(["/bin/true"])
-        after = sorted(os.listdir("/proc/self/fd"))
+        after = _descriptors()
         return {
             "hello": hello,
             "lines": text.splitlines() == [f"line {i}" for i in range(20000)],
             "size": len(text),
             "nothing": nothing,
-            "open": len(after) - len(before),
+            "open": sorted(after[fd] for fd in after.keys() - before.keys()),
             "children": _children(),
         }
 
@@ -105,7 +116,11 @@ def output_of(answer: Callable[[list[str]], str]) -> str:
     )
     expect(seen["lines"], saw=f"{seen['size']} characters of a long output", wanted="all 20000 lines of it")
     expect(seen["nothing"] == "", saw=f"{seen['nothing']!r} from a program that writes nothing", wanted="''")
-    expect(seen["open"] == 0, saw=f"{seen['open']} more descriptors open than before", wanted="none")
+    expect(
+        not seen["open"],
+        saw=f"after three calls {len(seen['open'])} more descriptors are open than before: {', '.join(seen['open'])}",
+        wanted="none: whoever makes a descriptor closes it",
+    )
     expect(seen["children"] == [], saw=f"it left {_states(seen['children'])}", wanted="no child left, dead or alive")
     return "short, long and empty outputs are whole; no descriptor and no child is left"
 
@@ -121,6 +136,8 @@ def launch(answer: Callable[[list[str]], int]) -> str:
         forgotten = os.open("/", os.O_RDONLY)
         os.set_inheritable(forgotten, True)  # as most programs' are that are not written in Python
         pid = answer(["/bin/sleep", "1000"])
+        if not isinstance(pid, int):
+            return {"pid": repr(pid)}
         os.close(forgotten)
         _until_it_sleeps(pid)
         with open(f"/proc/{pid}/status") as file:
@@ -131,6 +148,7 @@ def launch(answer: Callable[[list[str]], int]) -> str:
         return {**mine, "ignored": _names(int(status["SigIgn"], 16)), "blocked": _names(int(status["SigBlk"], 16))}
 
     seen = attempt(ask, answer).value
+    expect("pid" not in seen, saw=f"{seen.get('pid')} came back", wanted="the program's pid, a number")
     expect(seen["parent"], saw="a program whose parent is another process", wanted="a child of the caller")
     expect(
         seen["fds"] == ["0", "1", "2"], saw=f"it holds the descriptors {', '.join(seen['fds'])}", wanted="0, 1 and 2"
@@ -159,6 +177,18 @@ def watch_over(answer: Callable[[int, set[signal.Signals]], int]) -> str:
 def _children() -> list[int]:
     with open(f"/proc/self/task/{os.getpid()}/children") as file:
         return [int(word) for word in file.read().split()]
+
+
+def _descriptors() -> dict[str, str]:
+    """What this process holds: number → a file's path, or what it is (pipe, pidfd)."""
+    found = {}
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            what = os.readlink(f"/proc/self/fd/{fd}")
+        except FileNotFoundError:
+            continue  # the one that the listing itself has used
+        found[fd] = what if what.startswith("/") else what.removeprefix("anon_inode:").split(":")[0].strip("[]")
+    return found
 
 
 def _states(children: list[int]) -> str:

@@ -49,6 +49,7 @@ def module_tests(answer: object, original: str, tests: str) -> str:
             "-m",
             "pytest",
             "-x",
+            "--color=no",
             "-m",
             "lab",
             "-p",

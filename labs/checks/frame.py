@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import functools
 import html
+import json
 import os
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ from minicontainer.notebook import Shown
 from minicontainer.notebook.show import inline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from minicontainer import Part
@@ -136,11 +137,12 @@ def attempt(
             value = function()
             if os.getpid() != pid:  # a clone of the answer's that went on as if it were the original
                 os._exit(STRAY)
-            return {"value": value}
+            return {"value": value} if _can_be_said(value) else {"strange": _name_of(value)}
         except NotImplementedError:
             return {"missing": True}
         except Exception as error:
-            return {"raised": f"{type(error).__name__}: {error}", "line": _line(error, answer)}
+            raised = {"raised": f"{type(error).__name__}: {error}", "line": _line(error, answer)}
+            return {**raised, "by the answer": _was_in(error, answer)}
 
     guarded.__name__ = getattr(answer, "__name__", "answer")
     container = Container(guarded, *parts, Cgroup(memory=MEMORY, pids=PIDS), cwd=os.getcwd())
@@ -165,9 +167,48 @@ def attempt(
         raise NotYet(f"The process never came back from {guarded.__name__}: it {how}.")
     if "missing" in returned:
         raise NotAttempted(f"Write {guarded.__name__} in the cell above, run it, then run this one again.")
+    if "strange" in returned:
+        raise NotYet(
+            f"{guarded.__name__} returned {returned['strange']}: return text, numbers, lists or dicts of them."
+        )
+    if "raised" in returned and not returned["by the answer"]:
+        raise NotYet(
+            f"{guarded.__name__} came back, and what it returned or left is not what was asked for. What came of it: "
+            f"{returned['raised']}"
+        )
     if "raised" in returned:
         raise NotYet(f"{guarded.__name__} raised {returned['raised']}{returned['line']}")
     return Attempt(returned["value"], output)
+
+
+def _can_be_said(value: object) -> bool:
+    """Whether it can be handed from the answer's process to ours."""
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _name_of(value: object) -> str:
+    """What an answer returned, where that cannot be shown as it is: the innermost thing that is no JSON."""
+    inner: Iterable[object] = ()
+    if isinstance(value, dict):
+        inner = value.values()
+    elif isinstance(value, list | tuple):
+        inner = value
+    strange = next((it for it in inner if not _can_be_said(it)), None)
+    return f"something of type {type(value).__name__}" if strange is None else _name_of(strange)
+
+
+def _was_in(error: Exception, answer: Callable[..., object]) -> bool:
+    """Whether the answer's own code was running (or called what was) when it was raised; True where none can tell."""
+    code, trace = getattr(answer, "__code__", None), error.__traceback__
+    while code and trace:
+        if trace.tb_frame.f_code is code:
+            return True
+        trace = trace.tb_next
+    return code is None
 
 
 def _line(error: Exception, answer: Callable[..., object]) -> str:

@@ -47,7 +47,7 @@ def run(argv):
 
 
 # %% run: it looks, but leaves the zombie
-# says: it left 7 children \(a zombie counts\)
+# says: it left 8 children \(a zombie counts\)
 def run(argv):
     pid, pidfd = linux.clone3()
     if pid == 0:
@@ -76,6 +76,26 @@ def run(argv):
 # says: never came back from run
 def run(argv):
     linux.execve(argv[0], argv, {})
+
+
+# %% run: the environment is handed on
+# says: the program was given \d+ variables
+def run(argv):
+    pid, pidfd = linux.clone3()
+    if pid == 0:
+        try:
+            linux.execve(argv[0], argv, dict(os.environ))
+        except OSError:
+            os._exit(127)
+    result = linux.waitid(pidfd)
+    os.close(pidfd)
+    return exit_status(result)
+
+
+# %% output_of: nothing is returned
+# says: None from a program that writes hello
+def output_of(argv):
+    os.waitpid(os.posix_spawn(argv[0], argv, {}), 0)
 
 
 # %% output_of: its own copy of the writing end stays open
@@ -141,7 +161,7 @@ def output_of(argv):
 
 
 # %% output_of: the pidfd and the reading end are forgotten
-# says: 6 more descriptors open
+# says: 6 more descriptors are open than before: pidfd, pidfd, pidfd, pipe, pipe, pipe
 def output_of(argv):
     reads, writes = os.pipe()
     pid, pidfd = linux.clone3()
@@ -154,6 +174,14 @@ def output_of(argv):
         text += more
     linux.waitid(pidfd)
     return text.decode()
+
+
+# %% launch: the pid is not returned
+# says: None came back
+def launch(argv):
+    pid, pidfd = linux.clone3()
+    if pid == 0:
+        linux.execve(argv[0], argv, {})
 
 
 # %% launch: descriptors are forgotten

@@ -1,6 +1,13 @@
 # Wrong answers to lab 03: each stands in the exercise's place, and the check has to say why it is wrong.
 # A cell begins with "# %% NAME: what is wrong about it"; "# says: " is a regular expression of what the check says.
 
+# %% shared: nothing is returned
+# says: and not None
+def shared(first, second):
+    for kind in os.listdir("/proc/self/ns"):
+        os.readlink(f"/proc/{first}/ns/{kind}") == os.readlink(f"/proc/{second}/ns/{kind}")
+
+
 # %% shared: where the next child will live is taken for a kind
 # says: and not \[.*'pid_for_children'
 def shared(first, second):
@@ -129,6 +136,14 @@ def alone(argv):
 # says: never came back from alone: it (ended with status 3|became another program)
 def alone(argv):
     linux.execve(argv[0], argv, {"PATH": "/usr/bin:/bin"})
+
+
+# %% as_root: the pid is not returned
+# says: None came back
+def as_root(argv, first):
+    pid, pidfd = linux.clone3(linux.CLONE_NEWUSER)
+    if pid == 0:
+        linux.execve(argv[0], argv, {})
 
 
 # %% as_root: no table

@@ -1,6 +1,12 @@
 # Wrong answers to lab 05: each stands in the exercise's place, and the check has to say why it is wrong.
 # A cell begins with "# %% NAME: what is wrong about it"; "# says: " is a regular expression of what the check says.
 
+# %% stack: nothing is mounted
+# says: merged is no mount
+def stack(layers, upper, work, merged):
+    return f"lowerdir={':'.join(reversed(layers))},upperdir={upper},workdir={work}"
+
+
 # %% stack: the order of the list is taken for the kernel's
 # says: one, two and three come from base, base, base
 def stack(layers, upper, work, merged):
@@ -9,7 +15,7 @@ def stack(layers, upper, work, merged):
 
 
 # %% stack: only the uppermost layer
-# says: raised FileNotFoundError|ENOENT|one, two and three come from
+# says: FileNotFoundError: .*merged/one|one, two and three come from
 def stack(layers, upper, work, merged):
     words = f"lowerdir={layers[-1]},upperdir={upper},workdir={work}"
     linux.mount("overlay", merged, "overlay", 0, words)
@@ -31,7 +37,7 @@ def stack(layers, upper, work, merged):
 
 
 # %% stack: no upper, so nothing can be written
-# says: raised OSError: .*Read-only file system
+# says: Read-only file system
 def stack(layers, upper, work, merged):
     linux.mount("overlay", merged, "overlay", 0, f"lowerdir={':'.join(reversed(layers))}")
 
@@ -198,6 +204,13 @@ def changes(upper, layers):
         for name in names:
             found[os.path.relpath(os.path.join(directory, name), upper)] = "changed"
     return found
+
+
+# %% pack: compressed, as layers travel
+# says: an archive that is compressed
+def pack(upper, archive):
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(upper, ".")
 
 
 # %% pack: files and directories only: what was deleted comes back

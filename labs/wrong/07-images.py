@@ -117,6 +117,13 @@ def manifest(host, repository, tag, architecture):
     raise ValueError("none")
 
 
+# %% directories: one after the other, when somebody asks
+# says: returned something of type generator
+def directories(packed):
+    for layer in packed:
+        yield digest(gzip.decompress(layer))
+
+
 # %% directories: the digest of what travels
 # says: of one layer, number 1 lies in
 def directories(packed):
