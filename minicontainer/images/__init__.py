@@ -20,6 +20,7 @@ from minicontainer.images.store import Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from minicontainer.images.copying import copy as copy
     from minicontainer.images.importing import import_ as import_
     from minicontainer.images.loading import load as load
     from minicontainer.images.pulling import pull as pull
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Image",
     "Store",
+    "copy",
     "get",
     "images",
     "import_",
@@ -44,6 +46,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "copy": "copying",
     "import_": "importing",
     "load": "loading",
     "pull": "pulling",
