@@ -1,12 +1,13 @@
 # Two commands do all the set-up: `make lab` and `make test`. Each is quick when nothing has changed.
 
-.PHONY: help lab test test-browser check-lab release-labs progress slides lint format bench test-v2 test-vm lock venv clean
+.PHONY: help lab test test-conformance test-browser fuzz check-lab release-labs progress slides lint format bench test-v2 test-vm lock venv clean
 export PYTHON
 SHELL := /bin/bash
 
 help:
 	@echo "make lab      prepare everything and open JupyterLab on notebooks and labs (PORT=8888)"
 	@echo "make test     prepare what is missing and run every test (TESTS='-k pivot_root -x')"
+	@echo "make test-conformance  put suites of others to the runtime (tests/conformance/README.md)"
 	@echo "make test-browser  JupyterLab in a real browser; leaves its screenshots in .cache/browser"
 	@echo "make check-lab LAB=02        check your answers to a lab"
 	@echo "make release-labs TO=folder  write the labs' copies for learners (LABS='02 04' for some)"
@@ -14,6 +15,7 @@ help:
 	@echo "make slides                  slides for a class, from the notebooks, in slides/"
 	@echo "make lint     style, types and layers only"
 	@echo "make format   let ruff format the code and the notebooks"
+	@echo "make fuzz     look for input that breaks a parser (SECONDS_EACH=60)"
 	@echo "make bench    measure, beside crun, runc, podman and docker where they are installed"
 	@echo "make test-v2  the cgroup tests in a virtual machine whose controllers are on cgroup v2"
 	@echo "make test-vm  the whole virtual machine, by vagrant up, and the course in it (QUICK=1, or CHAPTER=04: parts)"
@@ -58,8 +60,14 @@ format: venv
 	@.venv/bin/ruff check --quiet --fix --select I
 	@.venv/bin/ruff format
 
+fuzz: venv
+	@tools/fuzz.sh $(SECONDS_EACH)
+
 bench: venv
 	@. tools/say.sh && as_root "the benchmark makes containers" .venv/bin/python -m bench $(BENCH)
+
+test-conformance: venv
+	@. tools/say.sh && as_root "the suites make containers" .venv/bin/python -m tests.conformance
 
 test-v2: venv
 	@tests/v2/run

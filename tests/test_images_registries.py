@@ -344,6 +344,7 @@ def test_layer_that_a_mirror_has_lost_comes_from_the_registry(
     with fake_registry() as mirror:
         image = MadeImage({"noise": os.urandom(300_000)}, {"more": os.urandom(300_000)})
         name = fake.serve(image)
+        fake.faults.append(always(lambda handler: part(handler, 1), "/blobs/"))
         mirror.serve(image)
         del mirror.documents[f"/v2/test/blobs/{digest_of(image.layers[0])}"]
         mirror.faults.append(times(1, half, digest_of(image.layers[1])))

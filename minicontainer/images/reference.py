@@ -81,9 +81,19 @@ class Reference:
 
     @property
     def familiar(self) -> str:
-        """As people write it: without what Docker's rules would add."""
-        short = self.name.removeprefix(f"{HUB}/library/")
-        return short if short != self.name else self.name.removeprefix(f"{HUB}/")
+        """As people write it: without what Docker's rules would add. It always means the same again."""
+        for start in (f"{HUB}/library/", f"{HUB}/"):
+            short = self.name.removeprefix(start)
+            # docker.io/r.io/web is no r.io/web: that would be another registry's
+            if short != self.name and self._is(short):
+                return short
+        return self.name
+
+    def _is(self, text: str) -> bool:
+        try:
+            return Reference.parse(text) == self
+        except ImageError:
+            return False
 
     @property
     def target(self) -> str:
