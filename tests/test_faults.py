@@ -22,6 +22,7 @@ from minicontainer.errors import ContainerError
 from minicontainer.namespaces import Namespaces
 from minicontainer.network import Bridge, NoNetwork
 from minicontainer.overlayfs import Overlay
+from minicontainer.security import OomScore, Rlimits, defaults
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +43,9 @@ def everything(rootfs: str) -> Make:
         Tmpfs("/scratch", "size=1m"),
         NoNetwork(),
         User("learner"),
+        Rlimits(core=0),
+        OomScore(100),
+        *defaults.default(),
     ]
 
 

@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 
 packages=(
     # what the engine and the set-up stand on
-    python3 python3-venv ca-certificates curl nftables iproute2
+    python3 python3-venv ca-certificates curl nftables iproute2 libseccomp2
     # where the course's images come from, and where they are pushed to
     busybox-static mmdebstrap docker-registry
     # witnesses: they look at what we did from outside, or do the same on the same input
