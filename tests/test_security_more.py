@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from minicontainer import linux
 from minicontainer.cgroups import Cgroup
 from minicontainer.chroot import PivotRoot, User
 from minicontainer.container import Container
 from minicontainer.errors import HostError, UsageError
+from minicontainer.linux import landlock
 from minicontainer.namespaces import Namespaces
 from minicontainer.security import (
     AppArmor,
@@ -84,7 +84,7 @@ def test_a_context_without_selinux_is_an_error(rootfs: str) -> None:
 
 
 def test_what_is_not_allowed_is_refused_even_to_root(rootfs: str) -> None:
-    if not linux.landlock_abi():
+    if not landlock.landlock_abi():
         pytest.skip("this kernel runs no Landlock")
     Path(f"{rootfs}/etc/secret").write_text("secret\n")
     Path(f"{rootfs}/var/data").write_text("data\n")
@@ -99,7 +99,7 @@ def test_what_is_not_allowed_is_refused_even_to_root(rootfs: str) -> None:
 
 
 def test_a_path_that_is_not_there_is_an_error(rootfs: str) -> None:
-    if not linux.landlock_abi():
+    if not landlock.landlock_abi():
         pytest.skip("this kernel runs no Landlock")
     with pytest.raises(UsageError, match="/nowhere"):
         Container(["true"], PivotRoot(rootfs), Landlock(read=["/nowhere"])).run()

@@ -13,6 +13,7 @@ import stat
 from minicontainer import linux
 from minicontainer.container.part import Host, Inside, Part
 from minicontainer.errors import HostError, UsageError
+from minicontainer.linux import landlock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,14 +45,14 @@ class Landlock(Part):
         return Landlock(read=self.read, write=self.write)
 
     def prepare(self, host: Host) -> None:
-        if not linux.landlock_abi():
+        if not landlock.landlock_abi():
             raise HostError("this kernel runs no Landlock", hint="Linux 5.13, and lsm=landlock,… at its start")
 
     def seal(self, inside: Inside) -> None:
-        everything = linux.landlock_rights(linux.landlock_abi())
-        rights = linux.LANDLOCK_ACCESS_FS
+        everything = landlock.landlock_rights(landlock.landlock_abi())
+        rights = landlock.LANDLOCK_ACCESS_FS
         reading = rights["READ_FILE"] | rights["READ_DIR"] | rights["EXECUTE"]
-        self.ruleset = linux.landlock_create_ruleset(everything)
+        self.ruleset = landlock.landlock_create_ruleset(everything)
         for paths, allowed in ((self.read, reading), (self.write, everything)):
             for path in paths:
                 self._allow(path, allowed)
@@ -66,11 +67,11 @@ class Landlock(Part):
             raise UsageError(f"Landlock: there is no {path} in the container") from None
         try:
             if not stat.S_ISDIR(os.fstat(fd).st_mode):
-                allowed &= sum(linux.LANDLOCK_ACCESS_FS[name] for name in _OF_A_FILE)
-            linux.landlock_add_rule(self.ruleset, fd, allowed)
+                allowed &= sum(landlock.LANDLOCK_ACCESS_FS[name] for name in _OF_A_FILE)
+            landlock.landlock_add_rule(self.ruleset, fd, allowed)
         finally:
             os.close(fd)
 
     def _restrict(self) -> None:
-        linux.landlock_restrict_self(self.ruleset)
+        landlock.landlock_restrict_self(self.ruleset)
         os.close(self.ruleset)

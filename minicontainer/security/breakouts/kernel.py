@@ -10,6 +10,7 @@ from functools import partial
 
 from minicontainer import linux
 from minicontainer.chroot import PivotRoot
+from minicontainer.linux import handles, keys
 from minicontainer.namespaces import Namespaces
 from minicontainer.security.breakouts.frame import VIEWS, BreakOut, Outcome, docker, trying
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from minicontainer.container import Part
+
 
 LOOP_MAJOR, LOOP_CTL_GET_FREE, LOOP_SET_FD, LOOP_CLR_FD = 7, 0x4C82, 0x4C00, 0x4C01
 
@@ -172,7 +174,7 @@ class Shocker(BreakOut):
         with open(self.path, "w") as file:
             file.write(self.token)
         self.afterwards(lambda: os.unlink(self.path))
-        self.handle = linux.name_to_handle_at(self.path)
+        self.handle = handles.name_to_handle_at(self.path)
 
     def naive(self) -> list[Part]:
         return [Namespaces(*VIEWS), PivotRoot(self.rootfs)]
@@ -184,7 +186,7 @@ class Shocker(BreakOut):
 def _open_by_number(kind: int, content: bytes) -> str:
     def attack() -> str:
         mount = os.open("/", os.O_RDONLY)
-        with open(linux.open_by_handle_at(mount, kind, content, os.O_RDONLY)) as file:
+        with open(handles.open_by_handle_at(mount, kind, content, os.O_RDONLY)) as file:
             return file.read()
 
     return trying(attack)
@@ -199,8 +201,8 @@ class KeyringTheft(BreakOut):
 
     def lay(self) -> None:
         self.name = f"decoy-{self.token[:8]}"
-        key = linux.add_key("user", self.name, self.token.encode(), linux.KEY_SPEC_USER_KEYRING)
-        self.afterwards(lambda: linux.keyctl_unlink(key, linux.KEY_SPEC_USER_KEYRING))
+        key = keys.add_key("user", self.name, self.token.encode(), keys.KEY_SPEC_USER_KEYRING)
+        self.afterwards(lambda: keys.keyctl_unlink(key, keys.KEY_SPEC_USER_KEYRING))
 
     def naive(self) -> list[Part]:
         return [part for part in docker(self.rootfs) if type(part).__name__ != "Seccomp"]
@@ -211,9 +213,9 @@ class KeyringTheft(BreakOut):
 
 def _steal_key(name: str) -> str:
     def attack() -> str:
-        linux.keyctl_join_session_keyring()  # one of our own, so that the host's is not touched
-        linux.keyctl_link(linux.KEY_SPEC_USER_KEYRING, linux.KEY_SPEC_SESSION_KEYRING)
-        key = linux.keyctl_search(linux.KEY_SPEC_SESSION_KEYRING, "user", name)
-        return linux.keyctl_read(key).decode()
+        keys.keyctl_join_session_keyring()  # one of our own, so that the host's is not touched
+        keys.keyctl_link(keys.KEY_SPEC_USER_KEYRING, keys.KEY_SPEC_SESSION_KEYRING)
+        key = keys.keyctl_search(keys.KEY_SPEC_SESSION_KEYRING, "user", name)
+        return keys.keyctl_read(key).decode()
 
     return trying(attack)
