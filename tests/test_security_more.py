@@ -16,6 +16,7 @@ from minicontainer.namespaces import Namespaces
 from minicontainer.security import (
     AppArmor,
     Capabilities,
+    CgroupFiles,
     Landlock,
     NoNewPrivs,
     Seccomp,
@@ -105,6 +106,30 @@ def test_a_path_that_is_not_there_is_an_error(rootfs: str) -> None:
         Container(["true"], PivotRoot(rootfs), Landlock(read=["/nowhere"])).run()
 
 
+# -------------------------------------------------------------------------------------------------- its own cgroup
+
+
+def test_it_reads_its_own_group_and_cannot_write_it(rootfs: str) -> None:
+    script = "cd /sys/fs/cgroup; find . -name pids.max -exec cat {} +; find . -name pids.max >/tmp/found; "
+    script += "for file in $(cat /tmp/found); do echo 5 >$file; done; touch new; mkdir new; true"
+    shown = output(rootfs, script, Cgroup(pids=77), CgroupFiles()).splitlines()
+    assert shown[0] == "77"
+    assert len(shown) >= 4
+    assert all("Read-only" in line for line in shown[1:]), shown
+    shown = output(rootfs, script.partition("touch")[0], cgroup := Cgroup(pids=77), CgroupFiles(writable=True)).split()
+    assert shown == ["77"]
+    assert cgroup.limits
+
+
+def test_nothing_of_the_groups_beside_it_is_seen(rootfs: str) -> None:
+    with Container(["sleep", "1000"], Cgroup(), PivotRoot(rootfs)).start(stdin=-3) as other:
+        names = output(rootfs, "find /sys/fs/cgroup -type d", Cgroup(), CgroupFiles()).split()
+        assert not any(other.id in name for name in names)
+        assert len(names) >= 1
+        depth = max(name.count("/") for name in names)
+        assert depth <= len(["", "sys", "fs", "cgroup", "tree"]) - 1
+
+
 # ------------------------------------------------------------------------------------------------ Docker's set
 
 
@@ -113,7 +138,7 @@ def kinds(parts: list[Part]) -> set[str]:
 
 
 def test_every_container_gets_dockers_set(rootfs: str) -> None:
-    assert kinds(defaults.default()) == {"Capabilities", "Seccomp", "Devices"}
+    assert kinds(defaults.default()) == {"Capabilities", "CgroupFiles", "Devices", "Seccomp"}
     script = "grep -E '^(CapEff|Seccomp:)' /proc/self/status; mknod /tmp/mem c 1 1; head -c 1 /tmp/mem; true"
     lines = output(rootfs, script, Cgroup(), *defaults.default()).splitlines()
     assert lines[0].endswith("a80425fb")
@@ -123,14 +148,14 @@ def test_every_container_gets_dockers_set(rootfs: str) -> None:
 
 def test_privileged_is_the_absence_of_it(rootfs: str) -> None:
     parts = defaults.default(privileged=True)
-    assert kinds(parts) == {"Capabilities", "Devices"}
+    assert kinds(parts) == {"Capabilities", "CgroupFiles", "Devices"}
     lines = output(rootfs, "grep CapEff /proc/self/status; mount -t tmpfs t /tmp && echo mounted", Cgroup(), *parts)
     assert lines.splitlines()[1] == "mounted"
 
 
 def test_security_options_are_dockers() -> None:
     options = defaults.Options(["no-new-privileges", "seccomp=unconfined", "systempaths=unconfined", "label=disable"])
-    assert kinds(defaults.default(options=options)) == {"Capabilities", "Devices", "NoNewPrivs"}
+    assert kinds(defaults.default(options=options)) == {"Capabilities", "CgroupFiles", "Devices", "NoNewPrivs"}
     assert options.open_paths
     assert "NoNewPrivs" not in kinds(defaults.default(options=defaults.Options(["no-new-privileges:false"])))
     assert "AppArmor" in kinds(defaults.default(options=defaults.Options(["apparmor:mine"])))

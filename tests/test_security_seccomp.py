@@ -23,6 +23,7 @@ from minicontainer.errors import HostError, StartError, UsageError
 from minicontainer.linux import libseccomp
 from minicontainer.namespaces import Namespaces
 from minicontainer.security import Capabilities, NoNewPrivs, Seccomp, capabilities, policy
+from minicontainer.security.notify import Listener
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -326,3 +327,37 @@ sys.exit(Container(["true"], *parts).run())
 
 def test_libseccomp_is_there() -> None:
     assert ctypes.util.find_library("seccomp")
+
+
+# ------------------------------------------------------------------------------------------ calls that are asked about
+
+
+def test_a_listener_decides(rootfs: str) -> None:
+    wanted = profile({"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"})
+    script = "mkdir /tmp/yes && echo made; mkdir /tmp/no || echo refused; mkdir /tmp/lie && ls /tmp; true"
+    said = os.memfd_create("said")
+    container = Container(["sh", "-c", script], Namespaces(*VIEWS), PivotRoot(rootfs), Seccomp(wanted))
+    container.start(stdin=-3, stdout=said, stderr=-3)
+    asked = []
+    try:
+        with Listener(container) as listener:
+            for one in listener:
+                name = one.text(0)
+                asked.append(name)
+                {"/tmp/yes": one.go_on, "/tmp/no": one.refuse, "/tmp/lie": one.give}[name]()
+        assert container.wait(10) == 0
+    finally:
+        container.remove()
+    assert asked == ["/tmp/yes", "/tmp/no", "/tmp/lie"]
+    assert os.pread(said, 100, 0) == b"made\nrefused\nyes\n"
+    os.close(said)
+
+
+def test_a_filter_that_asks_nobody_has_no_listener(rootfs: str) -> None:
+    with (
+        Container(SLEEP, Namespaces("pid"), PivotRoot(rootfs), Seccomp()).start(stdin=-3) as container,
+        pytest.raises(UsageError, match="SCMP_ACT_NOTIFY"),
+    ):
+        Listener(container)
+    with pytest.raises(UsageError, match="ask about the exec itself"):
+        Container(SLEEP, PivotRoot(rootfs), Seccomp(profile(defaultAction="SCMP_ACT_NOTIFY"))).start()

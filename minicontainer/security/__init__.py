@@ -5,9 +5,10 @@ rights away, each part one kind of them: its capabilities, the calls it may make
 of each process. None of them is a wall; together they are the difference between a view and a prison. What happens
 without each of them, the break-outs show.
 
-Files of this chapter: `capabilities`, `no_new_privs`, `limits` (Rlimits, OomScore), `seccomp` (the part) and `policy`
-(profiles, Docker's default), `notify` (calls decided by somebody else), `devices`, `sysctls`, `labels` (AppArmor,
-SELinux), `landlock`, `defaults` (Docker's set), `audit` (what a container may do, in words), and `breakouts`.
+Files of this chapter: `capabilities`, `no_new_privs`, `limits` (Rlimits, OomScore), `seccomp` (the part), `policy`
+(profiles, Docker's default) and `notify` (calls that somebody else decides), `devices`, `cgroup_files`, `sysctls`,
+`labels` (AppArmor, SELinux), `landlock`, `defaults` (Docker's set), `audit` (what a container may do, in words), and
+`breakouts`.
 
 The names below are loaded when they are first used.
 """
@@ -19,6 +20,7 @@ import os
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minicontainer.security.capabilities import Capabilities as Capabilities
+    from minicontainer.security.cgroup_files import CgroupFiles as CgroupFiles
     from minicontainer.security.devices import Devices as Devices
     from minicontainer.security.labels import AppArmor as AppArmor
     from minicontainer.security.labels import SELinux as SELinux
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AppArmor",
     "Capabilities",
+    "CgroupFiles",
     "Devices",
     "Landlock",
     "NoNewPrivs",
@@ -46,6 +49,7 @@ DEFAULT_POLICY = os.path.join(os.path.dirname(__file__), "default_policy.json")
 
 _HOMES = {
     "capabilities": ("Capabilities",),
+    "cgroup_files": ("CgroupFiles",),
     "devices": ("Devices",),
     "labels": ("AppArmor", "SELinux"),
     "landlock": ("Landlock",),

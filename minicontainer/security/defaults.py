@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from minicontainer.errors import UsageError
 from minicontainer.security.capabilities import Capabilities
+from minicontainer.security.cgroup_files import CgroupFiles
 from minicontainer.security.devices import Devices
 from minicontainer.security.seccomp import Seccomp
 
@@ -62,6 +63,7 @@ def default(
     options = options or Options()
     parts: list[Part] = [
         Devices(*devices, everything=privileged),
+        CgroupFiles(writable=privileged),
         Capabilities(add=["ALL"] if privileged else add, drop=() if privileged else drop),
     ]
     if options.seccomp != "unconfined" and not (privileged and not options.seccomp):
