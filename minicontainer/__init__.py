@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from minicontainer.images import push as push
     from minicontainer.namespaces import Namespaces as Namespaces
     from minicontainer.network import Bridge as Bridge
+    from minicontainer.network import Endpoint as Endpoint
     from minicontainer.network import HostNetwork as HostNetwork
+    from minicontainer.network import Join as Join
     from minicontainer.network import JoinNetwork as JoinNetwork
     from minicontainer.network import NoNetwork as NoNetwork
     from minicontainer.overlayfs import Overlay as Overlay
@@ -46,8 +48,10 @@ __all__ = [
     "Chroot",
     "Container",
     "ContainerError",
+    "Endpoint",
     "HostNetwork",
     "Image",
+    "Join",
     "JoinNetwork",
     "Namespaces",
     "NoNetwork",
@@ -70,7 +74,7 @@ _HOMES = {
     "errors": ("ContainerError",),
     "images": ("Image", "import_", "pull", "push"),
     "namespaces": ("Namespaces",),
-    "network": ("Bridge", "HostNetwork", "JoinNetwork", "NoNetwork"),
+    "network": ("Bridge", "Endpoint", "HostNetwork", "Join", "JoinNetwork", "NoNetwork"),
     "overlayfs": ("Overlay",),
 }
 

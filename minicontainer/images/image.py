@@ -117,8 +117,9 @@ class Image:
     def parts(self, given: Sequence[Part] = (), *, user: str = "", cwd: str = "") -> list[Part]:
         """The parts of such a container, those that are `given` among them, in the order they need."""
         from minicontainer.chroot import Chroot, PivotRoot, User
+        from minicontainer.linux import CLONE_NEWNET
         from minicontainer.namespaces import Namespaces
-        from minicontainer.network import Bridge, HostNetwork, JoinNetwork, NoNetwork
+        from minicontainer.network import HostNetwork, JoinNetwork, NoNetwork
         from minicontainer.overlayfs import Overlay
 
         def first(*kinds: type[Part]) -> list[Part]:
@@ -131,7 +132,8 @@ class Image:
             root.insert(0, Overlay(layers, volatile=True))  # it is removed in the end, so it need not reach the disk
         if not first(Chroot, PivotRoot):
             root.append(PivotRoot())
-        network = first(Bridge, HostNetwork, JoinNetwork, NoNetwork)
+        own = [part for part in given if part.namespaces & CLONE_NEWNET and not isinstance(part, Namespaces)]
+        network = own or first(HostNetwork, JoinNetwork)
         joined = any("network" in (*part.kinds, *part.joined) for part in views if isinstance(part, Namespaces))
         if not network and not joined:
             network = [NoNetwork()]

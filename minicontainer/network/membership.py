@@ -59,14 +59,14 @@ def enter(container: str, names: Sequence[str], endpoints: Sequence[Endpoint], p
     Raises NotFoundError (no such network), UsageError, ConflictError; then nothing has changed but what `leave` undoes.
     """
     with networks.locked():
-        chosen = [networks.get(endpoint.network) for endpoint in endpoints]
+        everything = {network.name: network for network in networks.everything()}
+        chosen = [everything.get(it.network) or networks.get(it.network) for it in endpoints]
         if len({network.name for network in chosen}) < len(chosen):
             raise UsageError("a container can be in a network only once")
         outlet = _outlet(chosen, ports)
-        links_taken = {member.link for network in networks.everything() for member in network.members.values()}
-        first = len(networks.of(container)) and 1 + max(
-            networks.interface_number(network.members[container].interface) for network in networks.of(container)
-        )
+        links_taken = {member.link for network in everything.values() for member in network.members.values()}
+        there = [network.members[container] for network in everything.values() if container in network.members]
+        first = max((networks.interface_number(member.interface) + 1 for member in there), default=0)
         for place, (network, endpoint) in enumerate(zip(chosen, endpoints, strict=True)):
             if (endpoint.download or endpoint.upload) and not driver_called(network.driver).is_router:
                 raise UsageError(
@@ -85,21 +85,20 @@ def enter(container: str, names: Sequence[str], endpoints: Sequence[Endpoint], p
             for network in chosen:
                 network.save()  # from here on `leave` finds what there may be to undo
             standing = [driver_called(network.driver).standing(netlink, network) for network in chosen]
-            anew = not all(standing)
+            anew = False
             for network, stands in zip(chosen, standing, strict=True):
                 driver = driver_called(network.driver)
-                if stands:
-                    anew |= driver.refresh(netlink, network)
-                else:
+                if stands and not driver.refresh(netlink, network):
+                    continue
+                anew = True
+                if not stands:
                     network.index = driver.up(netlink, network)
                 network.save()
             routed = [network for network in chosen if driver_called(network.driver).is_router]
             if routed:
                 _enforce([network.members[container] for network in routed], anew)
-            for network in chosen:
-                if network in routed:
-                    _answer_for_names(network)
-                network.save()
+            for network in routed:
+                _answer_for_names(network)
     conntrack.forget(ports)
     return list(ports)
 
@@ -213,6 +212,7 @@ def _answer_for_names(network: Network) -> None:
 
     if not answering.is_running(network.server):
         network.server = answering.start(network)
+        network.save()
 
 
 def _outlet(chosen: Sequence[Network], ports: Sequence[Port]) -> Network | None:

@@ -1,0 +1,120 @@
+"""`minicontainer network` and the options of `run` that go with it, as a user types them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from networks import Machine
+
+pytest_plugins = ["networks"]
+
+
+def command(*words: str, status: int = 0) -> str:
+    """What the program prints; its complaint where a status other than 0 is expected."""
+    done = subprocess.run(
+        [sys.executable, "-m", "minicontainer.cli", *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == status, (words, done.stdout, done.stderr)
+    return done.stderr if status else done.stdout
+
+
+@pytest.fixture
+def image(machine: Machine, rootfs: str) -> str:
+    """An image of the tests' root."""
+    command("import", rootfs, "box")
+    return "box"
+
+
+def inspect(name: str) -> Any:
+    return json.loads(command("network", "inspect", name))[0]
+
+
+def test_network_from_creation_to_removal(machine: Machine) -> None:
+    before = machine.view()
+    words = (
+        "--subnet 10.9.0.0/24 --subnet fd00:9::/64 --gateway 10.9.0.254 --ip-range 10.9.0.128/25 --mtu 1400 --internal"
+    )
+    assert command("network", "create", *words.split(), "shop") == "shop\n"
+    command("network", "create", "other")
+    found = inspect("shop")
+    assert (found["subnet"], found["subnet6"], found["gateway"]) == ("10.9.0.0/24", "fd00:9::/64", "10.9.0.254")
+    assert (found["range"], found["mtu"], found["internal"]) == ("10.9.0.128/25", 1400, True)
+    assert command("network", "ls", "-q").split() == ["other", "shop"]
+    listed = command("network", "ls").splitlines()
+    assert listed[0].split() == ["NAME", "DRIVER", "SUBNET", "MEMBERS"]
+    assert listed[2].split() == ["shop", "bridge", "10.9.0.0/24,", "fd00:9::/64", "0"]
+    assert command("network", "rm", "other") == "other\n"
+    assert command("network", "prune") == "shop\n"
+    assert machine.view() == before
+
+
+def test_errors_are_one_line_with_a_hint_and_a_status(machine: Machine) -> None:
+    for words, complaint in (
+        ("network rm shop", "there is no network 'shop' ("),
+        ("network inspect shop", "there is no network"),
+        ("network create a.b", "cannot be a network's name ("),
+        ("network create --subnet 10.9.0.0/24 --subnet 10.8.0.0/24 x", "twice for one family"),
+        ("network create -o vni x", "no value (KEY=VALUE)"),
+        ("network connect shop nobody", "there is no container nobody"),
+    ):
+        said = command(*words.split(), status=1)
+        assert complaint in said
+        assert said.count("\n") == 1
+    assert "VERB" in command("network", status=125)
+
+
+def test_run_joins_networks_with_names_addresses_and_ports(machine: Machine, image: str) -> None:
+    for name in ("front", "back"):
+        command("network", "create", name)
+    command("network", "create", "--subnet", "10.9.0.0/24", "--subnet", "fd00:9::/64", "shop")
+    where = ["--network", "shop", "--network", "back", "--ip", "10.9.0.7", "--ip6", "fd00:9::7"]
+    where += ["--network-alias", "web", "-p", "8080:80"]
+    one = command("run", "-d", "--name", "one", *where, image, "sleep", "1000").strip()
+    try:
+        members = inspect("shop")["members"]
+        assert (members[one]["address"], members[one]["address6"]) == ("10.9.0.7", "fd00:9::7")
+        heard = command("run", "--rm", "--network", "shop", image, "busybox", "nslookup", "web")
+        assert "10.9.0.7" in heard
+        assert "still runs" in command("rm", "one", status=1)
+        assert "has members" in command("network", "rm", "shop", status=1)
+        command("network", "connect", "--alias", "late", "front", "one")
+        assert "10." in command("run", "--rm", "--network", "front", image, "busybox", "nslookup", "late")
+        shown = command("exec", "one", "busybox", "cat", "/etc/resolv.conf")
+        assert shown.count("nameserver") == 3, "its file was written anew, in place"
+        command("network", "disconnect", "shop", "one")
+        assert inspect("shop")["members"] == {}
+        assert "10.9.0.7" not in command("exec", "one", "busybox", "ip", "addr")
+    finally:
+        command("rm", "-f", "one")
+    assert machine.view()["links"] == ["lo"]
+    for words, complaint in (
+        ("--network nowhere", "no network 'nowhere'"),
+        ("--network host --network shop", "goes with no other"),
+        ("--network none --ip 10.9.0.7", "no addresses to choose"),
+        ("--network-alias web", "no names"),
+        ("--network shop --network-alias a.b", "cannot be an alias"),
+        ("--network shop --ip 10.8.0.7", "not an address for a container of network shop"),
+    ):
+        assert complaint in command("run", "--rm", *words.split(), image, "true", status=125)
+    assert command("network", "prune").split() == ["back", "front", "shop"]
+
+
+def test_explain_shows_a_join_in_words(machine: Machine, image: str) -> None:
+    command("network", "create", "--ipv6", "shop")
+    done = subprocess.run(
+        [sys.executable, "-m", "minicontainer.cli", "run", "--rm", "--explain", "--network", "shop", image, "true"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    said = done.stderr
+    for words in ("RTM_NEWLINK(bridge mc", "RTM_NEWLINK(veth mc", "the name server of shop", "RTM_NEWADDR(fd"):
+        assert words in said
+    for words in ("RTM_NEWROUTE(default via 10.", "NFT_MSG_NEWSETELEM(", "sender4 mc"):
+        assert words in said
