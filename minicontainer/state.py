@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import binascii
 import fcntl
-import json
 import os
-from contextlib import contextmanager
+
+from minicontainer.lean import contextmanager, dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def boot() -> str:
 def read_json(path: str) -> Any:
     """The value in `path`. Raises FileNotFoundError, and ValueError when it is not JSON."""
     with open(path, "rb") as file:
-        return json.loads(file.read())
+        return loads(file.read())
 
 
 def write_json(path: str, value: Any) -> None:
@@ -83,7 +83,7 @@ def write_json(path: str, value: Any) -> None:
     temporary = f"{path}.{os.getpid()}.{os.urandom(4).hex()}"
     try:
         with open(temporary, "w") as file:
-            file.write(json.dumps(value) + "\n")  # without indent: only then the encoder is the fast one, in C
+            file.write(dumps(value) + "\n")
         os.rename(temporary, path)
     except BaseException:
         try:

@@ -12,9 +12,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import contextmanager
 
 from minicontainer import linux
+from minicontainer.lean import contextmanager
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

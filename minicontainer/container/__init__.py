@@ -20,7 +20,6 @@ from __future__ import annotations
 import atexit
 import os
 import warnings
-from signal import SIGKILL, SIGTERM
 
 from minicontainer import errors, linux, state
 from minicontainer.container import records, spawner
@@ -28,6 +27,7 @@ from minicontainer.container.build import build, listen
 from minicontainer.container.part import Host, Inside, Part
 from minicontainer.container.process import Process
 from minicontainer.container.streams import DEVNULL, PIPE, Streams
+from minicontainer.lean import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ class Container:
         """The exit status if it has ended, else None."""
         return self.wait() if self._started().ended(0) else None
 
-    def kill(self, signal: int = SIGKILL) -> None:
+    def kill(self, signal: int = signal.SIGKILL) -> None:
         """Send a signal to its first process; one that has ended gets none, and that is no error."""
         process = self._started()
         if self.host.pid and not process.reaped:
@@ -204,7 +204,7 @@ class Container:
 
     def stop(self, timeout: float = 10) -> int:
         """Ask it to end (SIGTERM), and kill it if it has not after `timeout` seconds; the exit status."""
-        self.kill(SIGTERM)
+        self.kill(signal.SIGTERM)
         try:
             return self.wait(timeout)
         except errors.TimeoutExpired:

@@ -9,11 +9,12 @@ close-on-exec, so the end of the conversation is itself a message: the command i
 from __future__ import annotations
 
 import _socket  # `socket` imports enum and selectors: five milliseconds of a start that takes six
-import array
 import fcntl
-import json
 import os
 import select
+import struct
+
+from minicontainer.lean import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,11 +63,11 @@ class Channel:
 
         Raises BrokenPipeError when the other side is gone.
         """
-        data = json.dumps({**message, "fds": len(fds or ()), "payload": len(payload)}).encode() + b"\n"
+        data = dumps({**message, "fds": len(fds or ()), "payload": len(payload)}).encode() + b"\n"
         if fds:
             if len(fds) > MAX_FDS:
                 raise ValueError(f"{len(fds)} descriptors in one message, the kernel takes {MAX_FDS}")
-            ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", fds).tobytes())]
+            ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))]
             sent = self._socket.sendmsg([data], ancillary, _socket.MSG_NOSIGNAL)
             data = data[sent:]
         if data or payload:  # an empty send would fail if the other side has read all and gone
@@ -78,7 +79,7 @@ class Channel:
             if not self.fill():
                 return None
         line, _, self._buffer = self._buffer.partition(b"\n")
-        message: dict[str, Any] = json.loads(line)
+        message: dict[str, Any] = loads(line)
         size, count = message.pop("payload"), message.pop("fds")
         while len(self._buffer) < size:
             if not self.fill():
@@ -96,9 +97,7 @@ class Channel:
             return False
         for level, kind, content in ancillary:
             if level == _socket.SOL_SOCKET and kind == _socket.SCM_RIGHTS:
-                fds = array.array("i")
-                fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
-                self._fds.extend(fds)
+                self._fds.extend(struct.unpack(f"{len(content) // 4}i", content[: len(content) // 4 * 4]))
         self._buffer += data
         return bool(data)
 

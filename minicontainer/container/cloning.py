@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 
 from minicontainer import linux, state
+from minicontainer.lean import signal
 
 
 def clone_into(flags: int, cgroup: int | None, pid_namespace: int | None) -> tuple[int, int]:

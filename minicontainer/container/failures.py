@@ -3,9 +3,8 @@ system call, and what to do about it."""
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-
 from minicontainer import errors, linux
+from minicontainer.lean import contextmanager
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

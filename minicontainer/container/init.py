@@ -10,9 +10,9 @@ same in a small binary (tini). signal(7), pid_namespaces(7)
 from __future__ import annotations
 
 import os
-import signal
 
 from minicontainer import linux
+from minicontainer.lean import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

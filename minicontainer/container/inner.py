@@ -18,7 +18,6 @@ import gc
 import io
 import os
 import select
-import signal
 import sys
 
 from minicontainer import linux
@@ -26,6 +25,7 @@ from minicontainer.container import init
 from minicontainer.container.channel import Channel
 from minicontainer.container.part import Inside
 from minicontainer.errors import CommandNotExecutable, CommandNotFound, ContainerError
+from minicontainer.lean import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import os
 import sys
-from signal import SIGKILL
 
 from minicontainer import errors, linux, state
 from minicontainer.container import cloning, spawner
 from minicontainer.container.inner import Plan, become
 from minicontainer.container.streams import Streams, wait
+from minicontainer.lean import signal
 
 FITS_A_SOCKET = 64 << 10
 """Bytes that a socket takes before anybody reads (its buffer is 208 KiB, some of which is bookkeeping), socket(7)."""
@@ -105,7 +105,7 @@ class Process:
         wait(self.streams, None, self._pidfd, None)
         if not self._own_pids and not state.start_time(self._pid):
             cloning.kill_session(self._pid)
-        return 128 + SIGKILL
+        return 128 + signal.SIGKILL
 
     def close(self) -> None:
         """Let go of every descriptor of ours."""

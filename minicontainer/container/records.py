@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import time
 
 from minicontainer import state
 from minicontainer.container import cloning
+from minicontainer.lean import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

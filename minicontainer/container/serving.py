@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import pickle
 import select
-import signal
 import sys
 
 from minicontainer import linux
 from minicontainer.container import cloning, inner, records
 from minicontainer.container.channel import Channel
 from minicontainer.container.init import children
+from minicontainer.lean import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

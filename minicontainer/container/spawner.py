@@ -17,13 +17,13 @@ from __future__ import annotations
 import fcntl
 import os
 import select
-import signal
 import sys
 from _thread import allocate_lock  # `threading` is more than a container's start can spend
 
 from minicontainer import linux
 from minicontainer.container.channel import Channel
 from minicontainer.errors import ContainerError, HostError
+from minicontainer.lean import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

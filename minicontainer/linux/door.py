@@ -15,11 +15,11 @@ Nothing is watching most of the time, and then the door costs one look at a cont
 from __future__ import annotations
 
 import errno
-import functools
 import os
 import time
-from contextlib import contextmanager
 from contextvars import ContextVar
+
+from minicontainer.lean import contextmanager, wraps
 
 TYPE_CHECKING = False  # `typing` and `dataclasses` cost more to import than a container costs to start
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def syscall(
         call_name = name or function.__name__
         page = man or f"{call_name}(2)"
 
-        @functools.wraps(function)
+        @wraps(function)
         def through(*args: P.args, **kwargs: P.kwargs) -> R:
             watcher = _watch.get()
             if watcher is None:

@@ -60,10 +60,16 @@ class Cgroup(Part):
         part.directories = record["directories"]
         return part
 
-    def prepare(self, host: Host) -> None:
+    def check(self) -> None:
+        """Raise ConflictError when the group is somebody's: asked before anything is on record as ours to release."""
         for tree in self.trees:
             if _pids(tree.directory):
                 raise ConflictError(f"container's cgroup is not empty: there are processes in {tree.directory}")
+        if frozen(self.directories):
+            raise ConflictError("container's cgroup unexpectedly frozen")
+
+    def prepare(self, host: Host) -> None:
+        for tree in self.trees:
             os.makedirs(os.path.dirname(tree.directory), exist_ok=True)
             try:
                 linux.mkdir(tree.directory, 0o755)
@@ -153,6 +159,18 @@ def processes(directories: dict[str, str], *, below: bool = False) -> list[int]:
         for inner, _, _ in os.walk(directory) if below else ((directory, (), ()),):
             found.update(_pids(inner))
     return sorted(found)
+
+
+def frozen(directories: dict[str, str]) -> bool:
+    """Whether the group stands still, or has been told to."""
+    for controller, file in (("freezer", "freezer.state"), ("unified", "cgroup.events")):
+        if controller in directories:
+            try:
+                content = _read(f"{directories[controller]}/{file}")
+            except FileNotFoundError:
+                continue
+            return "THAWED" not in content if controller == "freezer" else "frozen 1" in content
+    return False
 
 
 def freeze(directories: dict[str, str], on: bool, timeout: float = 10) -> None:

@@ -2,7 +2,7 @@
 
     minicontainer-runtime [--root DIR] [--log FILE] [--log-format text|json] VERB [options] ID …
 
-Options come before the words, `--name value` or `--name=value`, one dash or two. Read by hand: argparse would take as
+Options are `--name value` or `--name=value`, one dash or two. Read by hand: argparse would take as
 long as the rest of a start. Errors go to stderr, and to --log in the form that engines read.
 """
 
@@ -94,6 +94,9 @@ SHORT |= {"q": "quiet", "r": "resources", "t": "tty", "u": "user", "v": "version
 _SHORT_OF_VERB = {("delete", "f"): "force", ("kill", "a"): "all"}
 
 
+_WITH_COMMAND = ("exec", "ps")
+
+
 class _Wrong(Exception):
     """A command line that cannot be read."""
 
@@ -165,12 +168,16 @@ def _phrase(error: Exception) -> str:
 
 
 def _read(verb: str, known: dict[str, str], argv: list[str], found: dict[str, Any]) -> list[str]:
-    """Take the options off the beginning of `argv` into `found`; what is left."""
+    """Take the options out of `argv` into `found`; what is left. After a word that begins a command, all is its own."""
     rest = list(argv)
-    while rest and rest[0].startswith("-") and rest[0] != "-":
+    words: list[str] = []
+    while rest and (_is_option(rest[0]) or (verb and verb not in _WITH_COMMAND)):
         word = rest.pop(0)
         if word == "--":
             break
+        if not _is_option(word):
+            words.append(word)
+            continue
         name, equals, value = word.lstrip("-").partition("=")
         if len(name) == 1:
             name = _SHORT_OF_VERB.get((verb, name), SHORT.get(name, name))
@@ -194,7 +201,11 @@ def _read(verb: str, known: dict[str, str], argv: list[str], found: dict[str, An
             found.setdefault(name, []).append(value)
         else:
             found[name] = value
-    return rest
+    return words + rest
+
+
+def _is_option(word: str) -> bool:
+    return word.startswith("-") and word != "-"
 
 
 def _version() -> int:

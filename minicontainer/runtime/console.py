@@ -7,7 +7,6 @@ the message, and whoever listens drives the terminal from then on. conmon and co
 from __future__ import annotations
 
 import _socket
-import array
 import fcntl
 import os
 import select
@@ -41,7 +40,7 @@ def send(path: str, master: int) -> None:
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     try:
         connection.connect(path)
-        rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", [master]).tobytes())
+        rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", master))
         connection.sendmsg([b"/dev/ptmx"], [rights])
     except OSError as error:
         raise UsageError(f"--console-socket: nobody took the terminal at {path}: {error.strerror}") from None

@@ -7,7 +7,6 @@ the engine's exec root, for the next verb to find.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 
@@ -16,6 +15,7 @@ from minicontainer.container import cloning, inner, records
 from minicontainer.container.channel import Channel
 from minicontainer.container.failures import as_error, named
 from minicontainer.container.part import Host, Part
+from minicontainer.lean import dumps
 from minicontainer.runtime import console, hooks, listeners
 from minicontainer.runtime.hold import Hold
 
@@ -210,9 +210,14 @@ def create(
         return described
 
     try:
+        plan.cgroup.check()
+    except BaseException:
+        container.forget()
+        raise
+    try:
         container.save()
         with open(f"{container.directory}/config.json", "w") as copy:
-            copy.write(json.dumps(config))
+            copy.write(dumps(config))
         made = make(
             plan,
             parts,

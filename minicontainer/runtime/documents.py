@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from minicontainer.cgroups.layout import layout
 from minicontainer.chroot.filesystems import MASKED, READ_ONLY
 from minicontainer.namespaces import KINDS
 from minicontainer.runtime import hooks
@@ -50,7 +51,9 @@ def default_config(*, rootless: bool) -> dict[str, Any]:
             "options": [*_QUIET, "relatime", "ro"],
         },
     ]
-    spaces = ["pid", "network", "ipc", "uts", "mount", "cgroup"]
+    spaces = ["pid", "network", "ipc", "uts", "mount"]
+    if not layout().legacy:
+        spaces.append("cgroup")  # as the other runtimes do: on v1 an engine may count on the host's paths
     section: dict[str, Any] = {
         "resources": {"devices": [{"allow": False, "access": "rwm"}]},
         "namespaces": [{"type": kind} for kind in spaces],

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 
+from minicontainer.lean import signal
 from minicontainer.runtime.console import Raw, Relay, resize
 
 TYPE_CHECKING = False

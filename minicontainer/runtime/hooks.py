@@ -12,15 +12,14 @@ hooks. runtime-spec, config.md, "POSIX-platform Hooks".
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import time
-from signal import strsignal
 
 from minicontainer import linux
 from minicontainer.container.part import Inside, Part
 from minicontainer.errors import ContainerError, UsageError
+from minicontainer.lean import dumps, signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def run(kind: str, entries: list[dict[str, Any]], container: dict[str, Any]) -> 
 def _run(what: str, entry: dict[str, Any], container: dict[str, Any]) -> None:
     given, output = os.memfd_create("state", os.MFD_CLOEXEC), os.memfd_create("output", os.MFD_CLOEXEC)
     try:
-        os.write(given, json.dumps(container).encode())
+        os.write(given, dumps(container).encode())
         os.lseek(given, 0, os.SEEK_SET)
         env = os.environ if entry.get("env") is None else dict(line.split("=", 1) for line in entry["env"])
         streams = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate((given, output, output))]
@@ -65,7 +64,7 @@ def _run(what: str, entry: dict[str, Any], container: dict[str, Any]) -> None:
             raise ContainerError(f"{what}: it ran longer than {entry['timeout']} s, and was killed")
         if code:
             said = os.pread(output, MAX_OUTPUT, 0).decode(errors="replace").strip()
-            how = f"exit status {code}" if code > 0 else f"signal: {(strsignal(-code) or str(-code)).lower()}"
+            how = f"exit status {code}" if code > 0 else f"signal: {(signal.strsignal(-code) or str(-code)).lower()}"
             raise ContainerError(f"{what}: {how}, having said {said!r}")
     finally:
         os.close(given)

@@ -8,11 +8,11 @@ Process State"; seccomp_unotify(2)
 from __future__ import annotations
 
 import _socket
-import array
-import json
 import os
+import struct
 
 from minicontainer.errors import UsageError
+from minicontainer.lean import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ def send(config: dict[str, Any], fd: int, pid: int, container: dict[str, Any]) -
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     try:
         connection.connect(profile["listenerPath"])
-        rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", [fd]).tobytes())
-        connection.sendmsg([json.dumps(state).encode()], [rights])
+        rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", fd))
+        connection.sendmsg([dumps(state).encode()], [rights])
     except OSError as error:
         raise UsageError(f"linux.seccomp.listenerPath: nobody listens at {profile['listenerPath']}: {error}") from None
     finally:

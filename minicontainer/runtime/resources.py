@@ -56,18 +56,20 @@ def files(limits: dict[str, Any], directories: dict[str, str]) -> list[File]:
 
 
 def write(found: list[File]) -> None:
-    """Write them. A v1 kernel wants the larger of memory and memory+swap first, whichever way it goes."""
-    for directory, file, text in found:
-        try:
-            linux.write(f"{directory}/{file}", text)
-        except OSError:
-            if file != "memory.limit_in_bytes":
-                raise
-            later = [entry for entry in found if entry[1] == "memory.memsw.limit_in_bytes"]
-            if not later:
-                raise
-            linux.write(f"{later[0][0]}/{later[0][1]}", later[0][2])
-            linux.write(f"{directory}/{file}", text)
+    """Write them. What the kernel refuses is tried again after the others: on v1, of memory and memory with swap the
+    larger one has to come first, of quota and period the one that keeps their ratio below the parent's, whichever way
+    they go."""
+    waiting = list(found)
+    while waiting:
+        refused: list[tuple[File, OSError]] = []
+        for entry in waiting:
+            try:
+                linux.write(f"{entry[0]}/{entry[1]}", entry[2])
+            except OSError as error:
+                refused.append((entry, error))
+        if len(refused) == len(waiting):
+            raise refused[0][1]
+        waiting = [entry for entry, _ in refused]
 
 
 def _place(controller: str, field: str, directories: dict[str, str]) -> tuple[str, bool]:
@@ -184,7 +186,9 @@ def _rest(section: dict[str, Any], directories: dict[str, str]) -> Iterator[File
         words = [f"hca_{key[3:].lower()}={entry[key]}" for key in ("hcaHandles", "hcaObjects") if key in entry]
         yield place, "rdma.max", f"{name} {' '.join(words)}"
     if section.get("unified") and any(key != "unified" for key in directories):
-        raise UsageError("linux.resources.unified is for cgroup v2, and this host's controllers are on v1")
+        raise UsageError(
+            "linux.resources.unified: invalid configuration: it is for cgroup v2, and this host's controllers are on v1"
+        )
     for file, text in (section.get("unified") or {}).items():
         if "/" in file:
             raise UsageError(f"linux.resources.unified: {file!r} is no file of a cgroup")

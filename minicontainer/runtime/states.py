@@ -89,6 +89,8 @@ class State:
             return "stopped"
         if os.path.exists(f"{self.directory}/{SOCKET}"):
             return "created"
+        from minicontainer.runtime.cgroup import frozen
+
         return "paused" if frozen(self.values["cgroup"]) else "running"
 
     def describe(self, status: str = "") -> dict[str, Any]:
@@ -133,20 +135,6 @@ class State:
             os.rmdir(self.directory)
         except FileNotFoundError:
             pass  # somebody else is removing it, too
-
-
-def frozen(directories: dict[str, str]) -> bool:
-    """Whether the container's cgroup stands still."""
-    for file in ("freezer/freezer.state", "unified/cgroup.events"):
-        controller, _, name = file.partition("/")
-        if controller in directories:
-            try:
-                with open(f"{directories[controller]}/{name}") as text:
-                    content = text.read()
-            except FileNotFoundError:
-                continue
-            return "FROZEN" in content if controller == "freezer" else "frozen 1" in content
-    return False
 
 
 def _user(uid: int) -> str:

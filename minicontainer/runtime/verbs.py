@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import sys
 import time
 
 from minicontainer import linux, state
 from minicontainer.errors import ConflictError, ContainerError, NotFoundError, TimeoutExpired, UsageError
+from minicontainer.lean import dumps, signal
 from minicontainer.runtime.states import State, listed
 
 TYPE_CHECKING = False
@@ -125,8 +124,13 @@ def _hooks(container: State, kind: str) -> list[dict[str, Any]]:
 def tell_state(root: str, options: Options, words: list[str]) -> int:
     """Print a container's state."""
     container = State.open(root, _words(words, 1)[0])
-    print(json.dumps(container.tell(), indent=2))
+    print(_indented(container.tell()))
     return 0
+
+
+def _indented(value: dict[str, Any]) -> str:
+    """A JSON object with one member a line."""
+    return "{\n" + ",\n".join(f"  {dumps(name)}: {dumps(member)}" for name, member in value.items()) + "\n}"
 
 
 def kill(root: str, options: Options, words: list[str]) -> int:
@@ -175,8 +179,8 @@ def signal_number(text: str) -> int:
         elif base in ("RTMIN", "RTMAX"):
             number = getattr(signal, f"SIG{base}") + (int(offset) * (1 if "+" in name else -1) if plus else 0)
         else:
-            number = int(signal.Signals[f"SIG{name}"])
-    except (KeyError, ValueError):
+            number = int(getattr(signal, f"SIG{name}"))
+    except (AttributeError, ValueError, TypeError):
         raise UsageError(f"unknown signal {text!r}") from None
     if not 0 <= number <= 64:
         raise UsageError(f"unknown signal {text!r}")
@@ -309,7 +313,7 @@ def list_(root: str, options: Options, words: list[str]) -> int:
         for row in rows:
             print(row["id"])
     elif options.get("format", "table") == "json":
-        print(json.dumps(rows or None, separators=(",", ":")))
+        print(dumps(rows or None, compact=True))
     elif options.get("format", "table") == "table":
         fields = ("id", "pid", "status", "bundle", "created", "owner")
         table = [[field.upper() for field in fields], *([str(row[field]) for field in fields] for row in rows)]
@@ -330,7 +334,7 @@ def ps(root: str, options: Options, words: list[str]) -> int:
     container = State.open(root, words[0])
     pids = cgroup.processes(container.values["cgroup"], below=True)
     if options.get("format", "table") == "json":
-        print(json.dumps(pids))
+        print(dumps(pids))
         return 0
     if options.get("format", "table") != "table":
         raise UsageError(f"invalid format option: {options['format']!r}", hint="table or json")
@@ -369,7 +373,7 @@ def events(root: str, options: Options, words: list[str]) -> int:
         raise ConflictError(f"container with id {container.id} is not running: it is {status}")
     interval = usage.seconds(options.get("interval") or "5s")
     while True:
-        print(json.dumps({"type": "stats", "id": container.id, "data": usage.stats(container)}), flush=True)
+        print(dumps({"type": "stats", "id": container.id, "data": usage.stats(container)}), flush=True)
         if options.get("stats"):
             return 0
         time.sleep(interval)
@@ -379,6 +383,8 @@ def events(root: str, options: Options, words: list[str]) -> int:
 
 def features(root: str, options: Options, words: list[str]) -> int:
     """Print what this runtime can do, as the specification's features document."""
+    import json
+
     from minicontainer.runtime.documents import features
 
     print(json.dumps(features(), indent=2))
@@ -387,6 +393,8 @@ def features(root: str, options: Options, words: list[str]) -> int:
 
 def spec(root: str, options: Options, words: list[str]) -> int:
     """Write a config.json to begin with."""
+    import json
+
     from minicontainer.runtime.documents import default_config
 
     path = f"{options.get('bundle') or '.'}/config.json"
