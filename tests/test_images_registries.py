@@ -293,6 +293,11 @@ def test_mirror_that_pulls_through_serves_what_only_the_registry_had(
             first = pull("thing")
             assert first.entry.name == "docker.io/library/thing:latest"
             assert first.digest == digest_of(image.manifest)
+            links = f"{home}/mirror/storage/docker/registry/v2/repositories/library/thing/_layers/sha256"
+            deadline = time.monotonic() + 30
+            while not all(os.path.exists(f"{links}/{digest_of(data)[7:]}/link") for data in image.layers):
+                assert time.monotonic() < deadline, "the mirror keeps nothing"  # it writes while it sends, or later
+                time.sleep(0.05)
             before = len([path for path, _ in upstream.asked if "/blobs/" in path])
             monkeypatch.setenv("MINICONTAINER_DATA_ROOT", f"{home}/second")
             assert len(pull("thing").layers) == 2
