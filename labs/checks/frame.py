@@ -138,8 +138,8 @@ def attempt(
             if os.getpid() != pid:  # a clone of the answer's that went on as if it were the original
                 os._exit(STRAY)
             return {"value": value} if _can_be_said(value) else {"strange": _name_of(value)}
-        except NotImplementedError:
-            return {"missing": True}
+        except NotImplementedError as error:
+            return {"missing": _stub(error, answer) or guarded.__name__}
         except Exception as error:
             raised = {"raised": f"{type(error).__name__}: {error}", "line": _line(error, answer)}
             return {**raised, "by the answer": _was_in(error, answer)}
@@ -166,6 +166,11 @@ def attempt(
         how = "became another program" if status is None else f"ended with status {status}"
         raise NotYet(f"The process never came back from {guarded.__name__}: it {how}.")
     if "missing" in returned:
+        if returned["missing"] not in (guarded.__name__, "<module>"):
+            raise NotAttempted(
+                f"{guarded.__name__} calls {returned['missing']}, which is not written yet: "
+                "that one first, then this cell again."
+            )
         raise NotAttempted(f"Write {guarded.__name__} in the cell above, run it, then run this one again.")
     if "strange" in returned:
         raise NotYet(
@@ -199,6 +204,17 @@ def _name_of(value: object) -> str:
         inner = value
     strange = next((it for it in inner if not _can_be_said(it)), None)
     return f"something of type {type(value).__name__}" if strange is None else _name_of(strange)
+
+
+def _stub(error: NotImplementedError, answer: Callable[..., object]) -> str:
+    """The function of the learner's that is not written; "" where it is a method, or a check that says so."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    if trace is None or not hasattr(answer, "__code__"):
+        return ""
+    code = trace.tb_frame.f_code
+    return "" if os.path.dirname(code.co_filename) == os.path.dirname(__file__) else code.co_name
 
 
 def _was_in(error: Exception, answer: Callable[..., object]) -> bool:
