@@ -23,6 +23,7 @@ PROGRAM = """
 import json, os, sys
 from minicontainer import *
 from minicontainer import linux
+from minicontainer.network import networks
 from minicontainer.security import Rlimits, defaults
 rootfs, out, network = sys.argv[1:]
 kinds = ["mount", "uts", "ipc", "pid", "cgroup", "time"] + (["user", "network"] if network == "user" else [])
@@ -39,10 +40,16 @@ parts = [
 ]
 if network == "bridge":
     parts.append(Bridge(publish=["0:80"]))
+elif network == "own":
+    parts.append(Join(Endpoint("strace", download="10M", upload="10M"), publish=["0:80"]))
 elif network == "none":
     parts.append(NoNetwork())
 with linux.trace() as calls:
+    if network == "own":
+        networks.create("strace", ipv6=True)
     assert Container(["true"], *parts).run(stdin=-3, stdout=-3, stderr=-3) == 0
+if network == "own":
+    networks.remove("strace")
 with open(out, "w") as file:
     json.dump([os.getpid(), [[call.pid, call.name, call.arguments] for call in calls]], file)
 """
@@ -57,7 +64,7 @@ ONLY_INSIDE = {"mkdirat": "mkdir", "mkdir": "mkdir", "chdir": "chdir", "prctl": 
 KERNEL_FILES = re.compile(r"/sys/fs/cgroup/|/proc/(self|[0-9]+)/(uid_map|gid_map|timens_offsets)|/proc/sys/")
 
 
-@pytest.mark.parametrize("network", ["none", "bridge", "user"])
+@pytest.mark.parametrize("network", ["none", "bridge", "own", "user"])
 def test_the_trace_misses_no_call(rootfs: str, shared_path: Path, network: str) -> None:
     assert shutil.which("strace"), "strace belongs to what `make test` installs"
     out, log = shared_path / "trace.json", shared_path / "strace"
