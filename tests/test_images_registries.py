@@ -19,10 +19,9 @@ from registry import docker_registry, push_busybox, scratch
 
 from minicontainer.cli import main
 from minicontainer.errors import ContainerError, ImageError, NotFoundError, UsageError
-from minicontainer.images import pull, push, tag
+from minicontainer.images import pull, pull_all, push, tag
 from minicontainer.images.login import login
 from minicontainer.images.proxies import proxy_for
-from minicontainer.images.pulling import pull_all
 from minicontainer.images.reference import Reference
 from minicontainer.images.registry import origin
 from minicontainer.images.settings import is_insecure, mirrors
