@@ -124,9 +124,12 @@ def test_every_wrong_answer_is_rejected_and_told_what_the_kernel_shows(name: str
 def test_pytest_fails_for_a_copy_that_is_not_finished_and_passes_for_a_solution() -> None:
     """`make check-lab` and what it runs."""
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--nbval-lax", "--nbval-current-env"]
+    command += ["-p", "labs.checks.report"]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
     environment["MINICONTAINER_LEAK_CHECK"] = "instance"
     for path, status in ((f"{ROOT}/labs/01-container.ipynb", 1), (f"{ROOT}/labs/solutions/01-container.ipynb", 0)):
         ended = subprocess.run([*command, path], cwd=ROOT, env=environment, capture_output=True, text=True)
         assert ended.returncode == status, ended.stdout
         assert ("not attempted · 01.3 what it writes" in ended.stdout) == bool(status)
+        verdict = kernel.NOT_ATTEMPTED if status else kernel.CORRECT
+        assert re.findall(r"^. (\S.*?) · \d\d\.\d ", ended.stdout, re.MULTILINE)[-5:] == [verdict] * 5

@@ -21,13 +21,20 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 ANSWER = re.compile(r"^([ \t]*)# <solution>\n.*?^[ \t]*# </solution>$", re.MULTILINE | re.DOTALL)
 
 
-def learners_copy(solution: str) -> str:
-    """The text of the notebook that a learner gets, from the path of a solution."""
+LINK = "](../notebooks/"
+"""How a lab's text leads to a chapter, as long as it lies in labs/."""
+
+
+def learners_copy(solution: str, folder: str = f"{ROOT}/labs") -> str:
+    """The text of the notebook that a learner gets in `folder`, from the path of a solution."""
+    chapters = os.path.relpath(f"{ROOT}/notebooks", folder)
     notebook = nbformat.read(solution, as_version=4)
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.source = ANSWER.sub(r"\1raise NotImplementedError", cell.source)
             cell.outputs, cell.execution_count = [], None
+        else:
+            cell.source = cell.source.replace(LINK, f"]({chapters}/")
     nbformat.validate(notebook)
     text: str = nbformat.writes(notebook)
     return text.rstrip("\n") + "\n"
@@ -49,7 +56,7 @@ def main() -> int:
             continue
         folder = asked.to or f"{ROOT}/labs"
         os.makedirs(folder, exist_ok=True)
-        path, text = f"{folder}/{name}", learners_copy(solution)
+        path, text = f"{folder}/{name}", learners_copy(solution, folder)
         if os.path.exists(path):
             with open(path) as file:
                 if file.read() == text:
