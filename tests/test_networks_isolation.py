@@ -272,6 +272,7 @@ def test_published_ports_over_both_families_keep_the_clients_address(machine: Ma
         assert near.call(protocol, "198.51.100.1", port) == "it sees ::ffff:198.51.100.2"
         assert machine.call(protocol, "127.0.0.1", port).startswith("it sees ::ffff:10.")
         assert call6(machine, protocol, "2001:db8::1", port) == "it sees 2001:db8::1"
+        assert call6(machine, protocol, "::1", port) == "ConnectionRefusedError", "at once, so that 127.0.0.1 is tried"
         assert call6(stranger, protocol, "2001:db8::1", port) == f"it sees {six(stranger)}", "published is published"
         for caller in (other, inside):  # the second one calls itself: hairpin
             assert call6(caller, protocol, "2001:db8::1", port) == f"it sees {networks.get('shop').gateway6}"
@@ -307,7 +308,9 @@ def test_ports_of_networks_and_of_the_default_bridge_exclude_each_other(machine:
         with pytest.raises(ConflictError, match=rf"port 8080/tcp .* {one.container.id[:12]}"):  # type: ignore[attr-defined]
             start(machine, Join(network, publish=["127.0.0.1:8080:80"]))
     with pytest.raises(UsageError, match="network plain has no IPv6"):
-        start(machine, Join("plain", publish=["[::1]:7070:80"]))
+        start(machine, Join("plain", publish=["[::]:7070:80"]))
+    with pytest.raises(UsageError, match="sent from ::1"):
+        start(machine, Join("shop", publish=["[::1]:7070:80"]))
     with pytest.raises(UsageError, match="2001:db8::9 is not an address of this host"):
         start(machine, Join("shop", publish=["[2001:db8::9]:7070:80"]))
     assert len(networks.get("shop").members) == 1

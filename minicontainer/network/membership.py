@@ -238,6 +238,11 @@ def _claim(network: Network, container: str, ports: Sequence[Port]) -> list[Port
     taken += [(port, f"a container of {table}") for port, table in rules.elsewhere()]
     claimed: list[Port] = []
     for port in ports:
+        if port.host_ip == "::1":
+            raise UsageError(
+                f"{port} cannot be published: the kernel lets nothing out of lo that is sent from ::1",
+                hint="publish on 127.0.0.1; who tries ::1 is refused there, and comes by IPv4",
+            )
         if ":" in port.host_ip and network.subnet6 is None:
             raise UsageError(
                 f"{port} cannot be published: network {network.name} has no IPv6", hint="create it so: --ipv6"

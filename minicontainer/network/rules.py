@@ -21,7 +21,9 @@ the target of the neighbour advertisement (its bytes 48 to 63), and nobody may p
 (What an interface says before it has an address, of sender `::`, is dropped without being counted: nothing of ours
 needs it.)
 
-The addresses that are published are looked up as for the default bridge (firewall.py), and of both families.
+The addresses that are published are looked up as for the default bridge (firewall.py), and of both families. Only
+the host's own ::1 is left alone: IPv6 has no `route_localnet`, so what is sent from there finds no way out of lo. A
+program that tries ::1 first is refused at once, and tries 127.0.0.1.
 
 Sources: nft(8); ip-sysctl.rst; RFC 826 (ARP), RFC 4861 (neighbour discovery), RFC 6105 (rogue advertisements).
 """
@@ -72,12 +74,12 @@ table inet {table} {{
   }}
   chain output {{
     type nat hook output priority -100; policy accept;
+    ip6 daddr ::1 accept
     fib daddr type local meta l4proto {{ tcp, udp }} jump publish
   }}
   chain postrouting {{
     type nat hook postrouting priority 100; policy accept;
     oifname "{bridges}" ct status dnat ip saddr 127.0.0.0/8 masquerade
-    oifname "{bridges}" ct status dnat ip6 saddr ::1 masquerade
 {masquerade}  }}
   chain input {{
     type filter hook input priority filter; policy accept;
