@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,7 @@ from minicontainer.security import (
     NoNewPrivs,
     Seccomp,
     SELinux,
+    Shield,
     Sysctls,
     defaults,
     labels,
@@ -130,6 +133,31 @@ def test_nothing_of_the_groups_beside_it_is_seen(rootfs: str) -> None:
         assert depth <= len(["", "sys", "fs", "cgroup", "tree"]) - 1
 
 
+# ------------------------------------------------------------------------------------------- the runtime's program
+
+
+@pytest.mark.parametrize("how", ["itself", "a link", "a script", "a script of a script", "by PATH"])
+def test_the_engines_own_program_is_not_executed_inside(rootfs: str, how: str) -> None:
+    os.symlink("/proc/self/exe", f"{rootfs}/bin/link")
+    for name, interpreter in (("script", "/proc/self/exe"), ("another", "/bin/script")):
+        Path(f"{rootfs}/bin/{name}").write_text(f"#! {interpreter} -x\n")
+        Path(f"{rootfs}/bin/{name}").chmod(0o755)
+    command = {"itself": "/proc/self/exe", "a link": "/bin/link", "a script": "/bin/script", "by PATH": "link"}
+    argv = [command.get(how, "/bin/another")]
+    with pytest.raises(UsageError, match="CVE-2019-5736"):
+        Container(argv, Namespaces(*VIEWS), PivotRoot(rootfs), Shield()).run()
+
+
+def test_our_own_init_cannot_be_looked_into(rootfs: str) -> None:
+    script = "readlink /proc/1/exe; cat /proc/1/environ; true"
+    parts = [Namespaces(*VIEWS), PivotRoot(rootfs), Capabilities()]
+    naked = Container(["sh", "-c", script], *parts, init=True).output()
+    assert os.path.realpath(sys.executable) in naked
+    assert Container(["sh", "-c", script], *parts, Shield(), init=True).output() == ""
+    everything = [Namespaces(*VIEWS, "user"), Cgroup(), PivotRoot(rootfs), *defaults.default(), User("learner")]
+    assert Container(["true"], *everything).run() == 0
+
+
 # ------------------------------------------------------------------------------------------------ Docker's set
 
 
@@ -138,7 +166,7 @@ def kinds(parts: list[Part]) -> set[str]:
 
 
 def test_every_container_gets_dockers_set(rootfs: str) -> None:
-    assert kinds(defaults.default()) == {"Capabilities", "CgroupFiles", "Devices", "Seccomp"}
+    assert kinds(defaults.default()) == {"Capabilities", "CgroupFiles", "Devices", "Shield", "Seccomp"}
     script = "grep -E '^(CapEff|Seccomp:)' /proc/self/status; mknod /tmp/mem c 1 1; head -c 1 /tmp/mem; true"
     lines = output(rootfs, script, Cgroup(), *defaults.default()).splitlines()
     assert lines[0].endswith("a80425fb")
@@ -148,14 +176,20 @@ def test_every_container_gets_dockers_set(rootfs: str) -> None:
 
 def test_privileged_is_the_absence_of_it(rootfs: str) -> None:
     parts = defaults.default(privileged=True)
-    assert kinds(parts) == {"Capabilities", "CgroupFiles", "Devices"}
+    assert kinds(parts) == {"Capabilities", "CgroupFiles", "Devices", "Shield"}
     lines = output(rootfs, "grep CapEff /proc/self/status; mount -t tmpfs t /tmp && echo mounted", Cgroup(), *parts)
     assert lines.splitlines()[1] == "mounted"
 
 
 def test_security_options_are_dockers() -> None:
     options = defaults.Options(["no-new-privileges", "seccomp=unconfined", "systempaths=unconfined", "label=disable"])
-    assert kinds(defaults.default(options=options)) == {"Capabilities", "CgroupFiles", "Devices", "NoNewPrivs"}
+    assert kinds(defaults.default(options=options)) == {
+        "Capabilities",
+        "CgroupFiles",
+        "Devices",
+        "Shield",
+        "NoNewPrivs",
+    }
     assert options.open_paths
     assert "NoNewPrivs" not in kinds(defaults.default(options=defaults.Options(["no-new-privileges:false"])))
     assert "AppArmor" in kinds(defaults.default(options=defaults.Options(["apparmor:mine"])))

@@ -6,9 +6,9 @@ of each process. None of them is a wall; together they are the difference betwee
 without each of them, the break-outs show.
 
 Files of this chapter: `capabilities`, `no_new_privs`, `limits` (Rlimits, OomScore), `seccomp` (the part), `policy`
-(profiles, Docker's default) and `notify` (calls that somebody else decides), `devices`, `cgroup_files`, `sysctls`,
-`labels` (AppArmor, SELinux), `landlock`, `defaults` (Docker's set), `audit` (what a container may do, in words), and
-`breakouts`.
+(profiles, Docker's default) and `notify` (calls that somebody else decides), `devices`, `cgroup_files`, `shield` (of
+the engine's own program), `sysctls`, `labels` (AppArmor, SELinux), `landlock`, `defaults` (Docker's set), `audit`
+(what a container may do, in words), and `breakouts`.
 
 The names below are loaded when they are first used.
 """
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from minicontainer.security.limits import Rlimits as Rlimits
     from minicontainer.security.no_new_privs import NoNewPrivs as NoNewPrivs
     from minicontainer.security.seccomp import Seccomp as Seccomp
+    from minicontainer.security.shield import Shield as Shield
     from minicontainer.security.sysctls import Sysctls as Sysctls
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "Rlimits",
     "SELinux",
     "Seccomp",
+    "Shield",
     "Sysctls",
 ]
 
@@ -56,6 +58,7 @@ _HOMES = {
     "limits": ("OomScore", "Rlimits"),
     "no_new_privs": ("NoNewPrivs",),
     "seccomp": ("Seccomp",),
+    "shield": ("Shield",),
     "sysctls": ("Sysctls",),
 }
 

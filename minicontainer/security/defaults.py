@@ -12,6 +12,7 @@ from minicontainer.security.capabilities import Capabilities
 from minicontainer.security.cgroup_files import CgroupFiles
 from minicontainer.security.devices import Devices
 from minicontainer.security.seccomp import Seccomp
+from minicontainer.security.shield import Shield
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def default(
     """
     options = options or Options()
     parts: list[Part] = [
+        Shield(),
         Devices(*devices, everything=privileged),
         CgroupFiles(writable=privileged),
         Capabilities(add=["ALL"] if privileged else add, drop=() if privileged else drop),

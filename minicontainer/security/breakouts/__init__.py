@@ -16,13 +16,20 @@ from minicontainer.security.breakouts.rights import (
     RawSocket,
     SetuidProgram,
 )
-from minicontainer.security.breakouts.roots import ChrootEscape, LeakedDescriptor, LeakedDirectory, RuntimeOverwrite
+from minicontainer.security.breakouts.roots import (
+    ChrootEscape,
+    LeakedDescriptor,
+    LeakedDirectory,
+    RuntimeInReach,
+    RuntimeOverwrite,
+)
 
 ALL: tuple[type[BreakOut], ...] = (
     ChrootEscape,
     LeakedDescriptor,
     LeakedDirectory,
     RuntimeOverwrite,
+    RuntimeInReach,
     MountThroughLink,
     MaskByLink,
     ReleaseAgent,
@@ -52,6 +59,7 @@ __all__ = [
     "RawDisk",
     "RawSocket",
     "ReleaseAgent",
+    "RuntimeInReach",
     "RuntimeOverwrite",
     "SetuidProgram",
     "Shocker",

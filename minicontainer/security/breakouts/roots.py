@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from functools import partial
 
 from minicontainer import linux
@@ -12,6 +13,7 @@ from minicontainer.container import DEVNULL, Container, Inside, Part
 from minicontainer.errors import ContainerError
 from minicontainer.namespaces import Namespaces
 from minicontainer.security.breakouts.frame import VIEWS, BreakOut, Outcome, docker, trying
+from minicontainer.security.shield import Shield
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -177,6 +179,31 @@ class _Enter(Part):
         fd = sealed(self.program) if self.closed else linux.open(self.program, os.O_PATH)
         os.dup2(fd, _AT)
         os.close(fd)
+
+
+class RuntimeInReach(BreakOut):
+    """What stays of the engine inside, here a PID 1 of ours that reaps orphans, is executed from the host's file:
+    whoever may look at it in /proc has that file open. The attack stops there: it reads, and does not write."""
+
+    title = "the engine's own PID 1"
+    cve = "CVE-2019-5736"
+    defence = "Shield: our processes inside are not dumpable"
+
+    def lay(self) -> None:
+        with open(os.path.realpath(sys.executable), "rb") as file:
+            self.program = file.read()
+
+    def naive(self) -> list[Part]:
+        return [part for part in docker(self.rootfs) if not isinstance(part, Shield)]
+
+    def __call__(self, parts: Sequence[Part]) -> Outcome:
+        with open(f"{self.directory}/copy", "w+b") as copy:
+            Container(["sh", "-c", "cat /proc/1/exe || true"], *parts, init=True).run(
+                stdin=DEVNULL, stdout=copy, stderr=DEVNULL, timeout=30
+            )
+            copy.seek(0)
+            same = copy.read() == self.program
+        return Outcome(same, "it has the engine's interpreter open" if same else "/proc/1/exe: permission denied")
 
 
 def sealed(program: str) -> int:
