@@ -599,9 +599,9 @@ def test_inspect_tells_what_the_store_knows(root: str, busybox_image: str) -> No
     tag(busybox_image, "short")
     found: dict[str, Any] = inspect("short")
     theirs = json.loads(told("skopeo", "inspect", "--config", "--tls-verify=false", f"docker://{busybox_image}"))
-    assert found["Config"]["rootfs"]["diff_ids"] == theirs["rootfs"]["diff_ids"]
-    assert sorted(found["Names"]) == sorted([busybox_image, "docker.io/library/short:latest"])
-    assert all(os.path.isdir(path) for path in found["Directories"])
+    assert found["RootFS"]["Layers"] == theirs["rootfs"]["diff_ids"]
+    assert sorted(found["RepoTags"]) == sorted([busybox_image, "short:latest"])
+    assert os.path.isdir(found["GraphDriver"]["Data"]["UpperDir"])
     assert get(found["Id"]).id == get("short").id == get(found["Id"][7:15]).id
 
 

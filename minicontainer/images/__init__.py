@@ -10,7 +10,9 @@ Read it in this order: `reference` (names), `manifest`, `platforms` and `choosin
 `proxies` and `transport` (the wire), `challenge`, `credentials`, `auth`, `login` (who we are), `registry` and `blobs`,
 `tar` and `unpack` (a layer becomes a directory), `store` and `session` (what is on disk, and what is arriving),
 `compression`, `fetching` and `workers` (layers arrive),
-`pulling`, `pushing`, `importing` (the verbs), `image` (how it becomes a container), `progress`.
+`pulling`, `pushing`, `importing`, `saving`, `loading`, `copying` (the verbs), `image` (how it becomes a container),
+`progress`. Then what one learns from it: `trees`, `steps`, `explaining`, `inspecting`; and housekeeping: `usage`,
+`pruning`, `checking`.
 """
 
 from __future__ import annotations
@@ -20,39 +22,59 @@ from minicontainer.images.store import Store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from minicontainer.images.checking import check as check
     from minicontainer.images.copying import copy as copy
+    from minicontainer.images.explaining import explain as explain
+    from minicontainer.images.explaining import shared as shared
     from minicontainer.images.importing import import_ as import_
+    from minicontainer.images.inspecting import inspect as inspect
     from minicontainer.images.loading import load as load
+    from minicontainer.images.pruning import prune as prune
     from minicontainer.images.pulling import pull as pull
     from minicontainer.images.pulling import pull_all as pull_all
     from minicontainer.images.pushing import push as push
     from minicontainer.images.saving import save as save
+    from minicontainer.images.steps import history as history
+    from minicontainer.images.usage import disk_usage as disk_usage
 
 __all__ = [
     "Image",
     "Store",
+    "check",
     "copy",
+    "disk_usage",
+    "explain",
     "get",
+    "history",
     "images",
     "import_",
     "inspect",
     "load",
+    "prune",
     "pull",
     "pull_all",
     "push",
     "remove",
     "save",
+    "shared",
     "tag",
 ]
 
 _HOMES = {
+    "check": "checking",
     "copy": "copying",
+    "disk_usage": "usage",
+    "explain": "explaining",
+    "history": "steps",
     "import_": "importing",
+    "inspect": "inspecting",
     "load": "loading",
+    "prune": "pruning",
     "pull": "pulling",
     "pull_all": "pulling",
     "push": "pushing",
     "save": "saving",
+    "shared": "explaining",
 }
 """Verbs that load HTTP, TLS, compression or the like, which `run` has no use for."""
 
@@ -77,22 +99,6 @@ def tag(image: str, name: str) -> None:
 def remove(image: str) -> list[str]:
     """Take a name away, and with the last one the image: what was done, line by line. See `Store.remove`."""
     return Store().remove(image)
-
-
-def inspect(name: str) -> dict[str, object]:
-    """All that is known of an image: names, digests, the config, where its layers lie."""
-    image = get(name)
-    names = [other.entry.name for other in images() if other.entry.manifest.digest == image.entry.manifest.digest]
-    return {
-        "Id": image.id,
-        "Names": [other for other in names if other],
-        "Digest": image.digest,
-        "Manifest": image.entry.manifest.json(),
-        "Size": image.size,
-        "Layers": [layer.json() for layer in image.manifest.layers],
-        "Directories": image.layers,
-        "Config": image.config.raw,
-    }
 
 
 def __getattr__(name: str) -> object:

@@ -37,10 +37,13 @@ DEEPEST = 4
 
 
 class Resolved:
-    """What a name stands for: `digest`, which is its index's if there is one, and the manifest for our platform."""
+    """What a name stands for: `digest`, which is its index's if there is one, and the manifest for our platform.
 
-    def __init__(self, digest: str, document: bytes, media_type: str) -> None:
-        self.digest, self.document, self.media_type = digest, document, media_type
+    `index` is that index as it came, empty where there is none.
+    """
+
+    def __init__(self, digest: str, document: bytes, media_type: str, index: bytes = b"") -> None:
+        self.digest, self.document, self.media_type, self.index = digest, document, media_type, index
 
 
 def resolve(registry: Registry, target: str, wanted: Platform) -> Resolved:
@@ -55,7 +58,7 @@ def resolve(registry: Registry, target: str, wanted: Platform) -> Resolved:
         known = sorted(search.offered - {"unknown/unknown"})
         hint = f"there is {', '.join(known)}" if known else "the index names no platform at all"
         raise ImageError(f"{registry.reference.familiar}: no image for the platform {wanted}", hint=hint)
-    return Resolved(digest, *found)
+    return Resolved(digest, *found, index=document)
 
 
 class _Search:

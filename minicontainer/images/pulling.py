@@ -124,6 +124,8 @@ def _pull(
             limits=limits,
             progress=progress,
         )
+        if found.index:
+            store.keep_document(found.index, session)  # nothing needs it, but whoever wants to know what there was
         store.keep_document(config_document, session)
         verbatim = store.keep_document(document, session)
         twin = manifest.twin()

@@ -32,7 +32,7 @@ from minicontainer.images.reference import Reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
     from minicontainer.images.session import Session
@@ -262,7 +262,7 @@ class Store:
                 other for other in entries if (other.name, other.manifest.digest) != (entry.name, entry.manifest.digest)
             ]
             wanted = {chain_id for other in rest for chain_id in other.layers}
-            used = _used_layers() & (set(entry.layers) - wanted)
+            used = used_layers() & (set(entry.layers) - wanted)
             if used and len(same) == 1:
                 raise ConflictError(
                     f"image {entry.name or text} is in use by a container", hint="stop the container first"
@@ -274,15 +274,32 @@ class Store:
         self.collect()
         return done
 
+    def forget(self, unwanted: Callable[[Entry], bool]) -> list[Entry]:
+        """Take away all that `unwanted` says, but for images of which a container runs; what has gone.
+
+        What nothing leads to any more is deleted.
+        """
+        with self.locked():
+            entries, users = self.entries(), layers_of_containers()
+            gone = [entry for entry in entries if unwanted(entry) and set(entry.layers) not in users]
+            self._write([entry for entry in entries if entry not in gone])
+        self.collect()
+        return gone
+
+    def walk(self, entry: Entry) -> set[str]:
+        """The digests of all blobs that an image has: index, manifests, config, layers."""
+        found = {digest for digest in (entry.manifest.digest, entry.verbatim, entry.digest) if digest}
+        self._walk(entry.manifest.digest, found)
+        return found
+
     def collect(self) -> None:
         """Delete what no image, no session and no container needs."""
         with self.session() as session, self.locked():
             entries = self.entries()
-            needed, layers = session.others(), _used_layers()
+            needed, layers = session.others(), used_layers()
             for entry in entries:
                 layers.update(entry.layers)
-                needed.update(digest for digest in (entry.manifest.digest, entry.verbatim) if digest)
-                self._walk(entry.manifest.digest, needed)
+                needed |= self.walk(entry)
             layers.update(digest.removeprefix("sha256:") for digest in needed)
             for name in os.listdir(self.blobs):
                 if f"sha256:{name}" not in needed:
@@ -326,17 +343,22 @@ def host_error(error: OSError, root: str) -> HostError:
     return HostError(f"{place}: {name} ({error.strerror})", hint=hints.get(error.errno or 0, f"look at {place}"))
 
 
-def _used_layers() -> set[str]:
+def used_layers() -> set[str]:
     """The chain ids that running containers have in their records, whichever part named them."""
+    return set().union(*layers_of_containers())
+
+
+def layers_of_containers() -> list[set[str]]:
+    """The same, for each container on its own."""
     import re
 
     from minicontainer.container import records
 
-    found: set[str] = set()
+    found: list[set[str]] = []
     for container in records.all_containers():
         try:
             with open(records.path(container)) as file:
-                found.update(re.findall(r"/layers/([0-9a-f]{64})\b", file.read()))
+                found.append(set(re.findall(r"/layers/([0-9a-f]{64})\b", file.read())))
         except FileNotFoundError:
             continue
     return found
