@@ -1,4 +1,7 @@
-"""Put suites of others to the runtime, and hold what fails against the lists: `python -m tests.conformance`."""
+"""Put suites of others to the runtime, and hold what fails against the lists: `python -m tests.conformance [FILE …]`.
+
+FILE is a part of a name of the suites' own (`hooks`): only those are run. What each printed stays below .cache.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,8 @@ MAIN = HERE.parent.parent / "minicontainer/runtime/__main__.py"
 LINE = re.compile(
     r"^(?P<not>not )?ok (?P<number>\d+) (?:- )?(?P<name>.*?)(?P<skip>\s*# ?(?:skip|SKIP).*)?(?: # [\d.]+s)?$"
 )
-PER_FILE = 900  # seconds
+LOGS = HERE.parent.parent / ".cache/conformance"
+PER_FILE = 300  # seconds
 PRIVATE = ["unshare", "--net", "--mount", "--propagation", "private", "sh", "-c", 'ip link set lo up; exec "$@"', "sh"]
 
 
@@ -37,7 +41,7 @@ class Results:
 
 def runc(suite: str, runtime: str) -> Results:
     results = Results()
-    for path in sorted(glob.glob(f"{suite}/tests/integration/*.bats")):
+    for path in files(f"{suite}/tests/integration/*.bats"):
         # they want a terminal, which script(1) makes
         words = ["script", "-qefc", f"bats -t {path}", "/dev/null"]
         results.read(Path(path).stem, output(words, suite, {"RUNC": runtime}))
@@ -47,7 +51,7 @@ def runc(suite: str, runtime: str) -> Results:
 def crun(suite: str, runtime: str) -> Results:
     results = Results()
     env = {"OCI_RUNTIME": runtime, "INIT": f"{suite}/init", "PYTHONPATH": f"{suite}/tests"}
-    for path in sorted(glob.glob(f"{suite}/tests/test_*.py")):
+    for path in files(f"{suite}/tests/test_*.py"):
         results.read(Path(path).stem, output([*PRIVATE, "/usr/bin/python3", path], suite, env))
     return results
 
@@ -55,12 +59,19 @@ def crun(suite: str, runtime: str) -> Results:
 def validation(suite: str, runtime: str) -> Results:
     """One program counts as one test, which passes if none of its assertions fails."""
     results = Results()
-    for path in sorted(glob.glob(f"{suite}/validation/**/*.t", recursive=True)):
+    for path in files(f"{suite}/validation/**/*.t"):
         one = Results()
         one.read("", output([*PRIVATE, path], suite, {"RUNTIME": runtime}))
         name = f"validation: {Path(path).stem}"
         (results.failed if one.failed or not one.passed else results.passed).add(name)
     return results
+
+
+def files(pattern: str) -> list[str]:
+    """Those that were asked for, or all."""
+    found = sorted(glob.glob(pattern, recursive=True))
+    asked = sys.argv[1:]
+    return [path for path in found if not asked or any(word in os.path.basename(path) for word in asked)]
 
 
 def output(words: list[str], directory: str, env: dict[str, str]) -> str:
@@ -72,13 +83,16 @@ def output(words: list[str], directory: str, env: dict[str, str]) -> str:
                 env={**os.environ, **env},
                 stdin=subprocess.DEVNULL,
                 stdout=file,
-                stderr=subprocess.DEVNULL,
+                stderr=subprocess.STDOUT,
                 timeout=PER_FILE,
             )
         except subprocess.TimeoutExpired:
             print(f"  {words[-1]} was ended after {PER_FILE} s", file=sys.stderr)
         file.seek(0)
-        return file.read()
+        text = file.read()
+    LOGS.mkdir(parents=True, exist_ok=True)
+    (LOGS / f"{Path(words[-1] if words[-1] != '/dev/null' else words[2].split()[-1]).stem}.log").write_text(text)
+    return text
 
 
 def listed(name: str) -> dict[str, str]:
