@@ -9,6 +9,7 @@ A container is a process plus parts; each chapter adds one part, and one argumen
     Container(argv, …, Overlay(layers), PivotRoot())             05 its own copy
     Container(argv, …, Bridge(publish={8080: 80}))               06 its own address
     pull("alpine").container(argv, …)                            07 its own world
+    Container(argv, …, Capabilities(), Seccomp(), Devices())     08 few rights
 
 The names below are loaded when they are first used.
 """
@@ -40,14 +41,21 @@ if TYPE_CHECKING:
     from minicontainer.network import JoinNetwork as JoinNetwork
     from minicontainer.network import NoNetwork as NoNetwork
     from minicontainer.overlayfs import Overlay as Overlay
+    from minicontainer.security import Capabilities as Capabilities
+    from minicontainer.security import Devices as Devices
+    from minicontainer.security import NoNewPrivs as NoNewPrivs
+    from minicontainer.security import Rlimits as Rlimits
+    from minicontainer.security import Seccomp as Seccomp
 
 __all__ = [
     "Bind",
     "Bridge",
+    "Capabilities",
     "Cgroup",
     "Chroot",
     "Container",
     "ContainerError",
+    "Devices",
     "Endpoint",
     "HostNetwork",
     "Image",
@@ -55,9 +63,12 @@ __all__ = [
     "JoinNetwork",
     "Namespaces",
     "NoNetwork",
+    "NoNewPrivs",
     "Overlay",
     "Part",
     "PivotRoot",
+    "Rlimits",
+    "Seccomp",
     "Terminal",
     "Tmpfs",
     "User",
@@ -76,6 +87,7 @@ _HOMES = {
     "namespaces": ("Namespaces",),
     "network": ("Bridge", "Endpoint", "HostNetwork", "Join", "JoinNetwork", "NoNetwork"),
     "overlayfs": ("Overlay",),
+    "security": ("Capabilities", "Devices", "NoNewPrivs", "Rlimits", "Seccomp"),
 }
 
 

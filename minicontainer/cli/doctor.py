@@ -209,6 +209,33 @@ def _namespaces() -> Iterator[Check]:
         yield _check(f"namespace {kind}", _in_child(partial(unshare, kind)), f"{limit}; EPERM: {_AS_ROOT}")
 
 
+def _security() -> Iterator[Check]:
+    def filtered() -> str:
+        from minicontainer.linux import filters
+        from minicontainer.security import policy
+
+        program = policy.compiled(policy.default(0))
+        linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+        linux.seccomp(program)
+        try:
+            linux.unshare(linux.CLONE_NEWUTS)
+        except PermissionError:
+            return f"Docker's default policy, {len(program) // filters.INSTRUCTION} instructions"
+        raise RuntimeError("the filter was loaded, and refuses nothing")
+
+    def devices() -> str:
+        from minicontainer.cgroups import layout
+        from minicontainer.security.devices import DEFAULT, program
+
+        if not layout().unified:
+            return f"by the lists in {layout().legacy['devices']}"
+        os.close(linux.load_device_program(program(DEFAULT)))
+        return "by a program on a v2 group"
+
+    yield _check("system calls filter", _in_child(filtered), "apt-get install libseccomp2; a kernel with seccomp")
+    yield _check("devices filter", _in_child(devices), f"a kernel with CONFIG_CGROUP_BPF; EPERM: {_AS_ROOT}")
+
+
 def _private_mounts() -> None:
     linux.unshare(linux.CLONE_NEWNS)
     linux.mount(None, "/", None, linux.MS_REC | linux.MS_PRIVATE)
@@ -364,7 +391,7 @@ def _course() -> Iterator[Check]:
     yield _check("course's images", registry, "make lab starts a registry on this machine", needed=False)
 
 
-_EXAMINATIONS = (_python, _kernel, _privileges, _namespaces, _roots, _overlay, _cgroups, _network, _course)
+_EXAMINATIONS = (_python, _kernel, _privileges, _namespaces, _roots, _overlay, _cgroups, _security, _network, _course)
 
 
 # ---------------------------------------------------------------------------------------------------------- the command
