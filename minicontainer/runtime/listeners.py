@@ -18,11 +18,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+PROCESS_STATE_VERSION = "0.2.0"  # of this message alone, which the specification counts apart
+
 
 def send(config: dict[str, Any], fd: int, pid: int, container: dict[str, Any]) -> None:
     """Send the descriptor, and close it here. Raises UsageError when nobody listens."""
     profile = config["linux"]["seccomp"]
-    state = {"ociVersion": container["ociVersion"], "fds": ["seccompFd"], "pid": pid, "state": container}
+    state = {"ociVersion": PROCESS_STATE_VERSION, "fds": ["seccompFd"], "pid": pid, "state": container}
     if profile.get("listenerMetadata"):
         state["metadata"] = profile["listenerMetadata"]
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
