@@ -27,6 +27,18 @@ def seconds(text: str) -> float:
     return value
 
 
+LOOK = 0.1
+"""Seconds between two looks at whether the kernel has killed."""
+
+
+def killed(container: State) -> int:
+    """How many processes of it the kernel has killed for want of memory."""
+    directories: dict[str, str] = container.values["cgroup"]
+    if place := directories.get("memory"):
+        return _flat(f"{place}/memory.oom_control").get("oom_kill", 0)
+    return _flat(f"{directories['unified']}/memory.events").get("oom_kill", 0)
+
+
 def stats(container: State) -> dict[str, Any]:
     """One look at the counters of its cgroup."""
     directories: dict[str, str] = container.values["cgroup"]

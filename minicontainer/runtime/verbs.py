@@ -365,20 +365,28 @@ def update(root: str, options: Options, words: list[str]) -> int:
 
 
 def events(root: str, options: Options, words: list[str]) -> int:
-    """Print what a container uses, once (--stats) or every --interval seconds, one JSON object a line."""
+    """Print what a container uses, once (--stats) or every --interval, and when the kernel kills in it for memory.
+
+    One JSON object a line.
+    """
     from minicontainer.runtime import usage
 
     container = State.open(root, _words(words, 1)[0])
     if (status := container.status()) == "stopped":
         raise ConflictError(f"container with id {container.id} is not running: it is {status}")
     interval = usage.seconds(options.get("interval") or "5s")
-    while True:
-        print(dumps({"type": "stats", "id": container.id, "data": usage.stats(container)}), flush=True)
+    killed = usage.killed(container)
+    while container.status() != "stopped":
+        print(dumps({"type": "stats", "id": container.id, "data": usage.stats(container)}, compact=True), flush=True)
         if options.get("stats"):
             return 0
-        time.sleep(interval)
-        if container.status() == "stopped":
-            return 0
+        deadline = time.monotonic() + interval
+        while time.monotonic() < deadline and container.status() != "stopped":
+            time.sleep(min(usage.LOOK, interval))
+            if (now := usage.killed(container)) > killed:
+                killed = now
+                print(dumps({"type": "oom", "id": container.id}, compact=True), flush=True)
+    return 0
 
 
 def features(root: str, options: Options, words: list[str]) -> int:
