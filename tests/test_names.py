@@ -264,6 +264,19 @@ def test_hostile_names_are_malformed(question: bytes) -> None:
         dns.Question(data + (b"\0\1\0\1" if len(question) > 6 else b""))
 
 
+def test_server_goes_on_with_what_it_knows_when_a_file_is_damaged(machine: Machine) -> None:
+    networks.create("shop")
+    networks.create("other")
+    one = start(machine, Join("shop"), name="one")
+    assert dig(machine, one, "one") == [one.address]
+    for text in ("{", '{"driver": "bridge"}'):
+        Path(networks.path("other")).write_text(text)
+        assert dig(machine, one, "one") == [one.address]
+    os.unlink(networks.path("other"))
+    two = start(machine, Join("shop"), name="two")
+    assert dig(machine, one, "two") == [two.address]
+
+
 def test_server_lives_through_garbage_and_never_answers_an_answer(machine: Machine) -> None:
     networks.create("shop")
     one = start(machine, Join("shop"), name="one")

@@ -93,6 +93,9 @@ def test_container_does_not_reach_what_the_host_listens_on(machine: Machine) -> 
     assert call6(inside, "tcp", networks.get("shop").gateway6, 8, timeout=0.5) == "TimeoutError"
     assert admin.call("tcp", "198.51.100.1", 7) == f"the host sees {admin.address}"
     assert ping(inside, networks.get("shop").gateway), "a ping is let through, or nobody finds a fault"
+    for server, answered in ((networks.get("shop").gateway, True), (networks.get("admin").gateway, False)):
+        heard = inside.run("sh", "-c", f"dig @{server} +tries=1 +time=1 nobody || true")
+        assert ("status:" in heard) is answered, "nor another network's name server"
     inside.serve("tcp", 9, "inside")
     assert machine.call("tcp", inside.address, 9).startswith("inside sees"), "and the host calls whom it likes"
 

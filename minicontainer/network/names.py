@@ -25,7 +25,7 @@ import socket
 import sys
 
 from minicontainer.container import records
-from minicontainer.errors import ContainerError
+from minicontainer.errors import ContainerError, HostError
 from minicontainer.network import dns, membership, networks
 from minicontainer.network.forward import Forwarder
 from minicontainer.network.interfaces import packed
@@ -59,16 +59,17 @@ class Directory:
 
     def refresh(self) -> bool:
         """Read the files anew if one of them has changed. Whether the network still has members."""
-        folder = os.stat(self.folder)
         try:
-            own = os.stat(networks.path(self.network))
+            folder, own = os.stat(self.folder), os.stat(networks.path(self.network))
+            seen = (folder.st_mtime_ns, own.st_ino, own.st_mtime_ns, own.st_size)
+            if seen != self._seen:
+                self._networks = {network.name: network for network in networks.everything()}
+                self._askers.clear()
+                self._seen = seen
         except FileNotFoundError:
             return False
-        seen = (folder.st_mtime_ns, own.st_ino, own.st_mtime_ns, own.st_size)
-        if seen != self._seen:
-            self._networks = {network.name: network for network in networks.everything()}
-            self._askers.clear()
-            self._seen = seen
+        except HostError as error:  # a file that somebody has damaged: what we know stays
+            print(f"minicontainer: {error}", file=sys.stderr)
         network = self._networks.get(self.network)
         return network is not None and bool(network.members)
 
@@ -98,19 +99,19 @@ class Directory:
             ipaddress.ip_address(address) in subnet for network in self._networks.values() for subnet in network.subnets
         ):
             return dns.NXDOMAIN, []  # nobody outside knows our addresses
-        if (".", 0) in table:
-            return dns.REFUSED, []
-        return None
+        return (dns.REFUSED, []) if (".", 0) in table else None
 
     def _table(self, asker: str) -> dict[tuple[str, int], list[bytes]]:
         """All that this asker may know: values by name and type, and under type 0 that there is such a name."""
         own = self._networks[self.network]
         container = next((it for it, me in own.members.items() if asker in (me.address, me.address6)), "")
         around = [network for network in self._networks.values() if container in network.members]
+        if asker in (own.gateway, own.gateway6):
+            around = [own]  # the host itself
         table: dict[tuple[str, int], list[bytes]] = {}
         if all(network.internal for network in around):
             table[".", 0] = []
-        for network in around or [own]:
+        for network in around:
             for member in network.members.values():
                 for name in member.names:
                     for known_as in (name.lower(), f"{name}.{network.name}".lower()):

@@ -196,6 +196,10 @@ def get(name: str) -> Network:
         raise NotFoundError(
             f"there is no network {name!r}", hint="`minicontainer network ls` lists them, `network create` makes one"
         )
+    return _parse(name, found)
+
+
+def _parse(name: str, found: dict[str, Any]) -> Network:
     try:
         return Network(name, found)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -212,7 +216,8 @@ def everything() -> list[Network]:
     except FileNotFoundError:
         return []
     named = [name.removesuffix(".json") for name in names if name.endswith(".json")]
-    return [get(name) for name in named if name not in RESERVED and _read(path(name)) is not None]
+    read = ((name, _read(path(name))) for name in named if name not in RESERVED)
+    return [_parse(name, found) for name, found in read if found is not None]
 
 
 def _read(where: str) -> dict[str, Any] | None:

@@ -9,8 +9,9 @@ itself, where members may talk; to its tunnel, on an overlay. Into a bridge come
 published. Everything else is dropped: so two networks do not hear of each other, and nobody who routes a packet here
 gets in uninvited. Out of a network that is not internal goes what its members like.
 
-**To the host** (`input`). A container's packets for the host itself end here, but for names (port 53), ping, and
-answers: what listens on the host is not the containers' business, unless the network was made with `host_access`.
+**To the host** (`input`). A container's packets for the host itself end here, but for questions to its own network's
+name server, ping, and answers: what listens on the host is not the containers' business, unless the network was made
+with `host_access`.
 
 **On the bridge** (`spoofing`). A bridge believes whatever a frame says about its sender. With one forged ARP answer a
 container can make its neighbours send it what they mean for the gateway. But which cable has which hardware and which
@@ -57,6 +58,8 @@ table inet {table} {{
   set within {{ type ifname . ifname; {within} }}
   set internal {{ type ifname; {internal} }}
   set host_access {{ type ifname; {host_access} }}
+  set resolver4 {{ type ifname . ipv4_addr; {resolver4} }}
+  set resolver6 {{ type ifname . ipv6_addr; {resolver6} }}
   chain guard {{
     type filter hook prerouting priority raw; policy accept;
     iifname "{bridges}" ip daddr 127.0.0.0/8 drop
@@ -89,7 +92,8 @@ table inet {table} {{
   chain host {{
     ct state established,related accept
     meta l4proto {{ icmp, ipv6-icmp }} accept
-    meta l4proto {{ tcp, udp }} th dport 53 accept
+    meta l4proto {{ tcp, udp }} th dport 53 iifname . ip daddr @resolver4 accept
+    meta l4proto {{ tcp, udp }} th dport 53 iifname . ip6 daddr @resolver6 accept
     iifname @host_access accept
     drop
   }}
@@ -155,6 +159,8 @@ def replace(networks: Sequence[Network], pairs: Iterable[tuple[str, str]] = (), 
                 within=_elements(f'"{one}" . "{other}"' for one, other in pairs),
                 internal=_elements(f'"{network.link}"' for network in networks if network.internal),
                 host_access=_elements(f'"{network.link}"' for network in networks if network.host_access),
+                resolver4=_elements(f'"{network.link}" . {network.gateway}' for network in networks),
+                resolver6=_elements(f'"{it.link}" . {it.gateway6}' for it in networks if it.gateway6),
                 masquerade=masquerade,
                 guards="".join(f"    {rule}\n" for rule in guards),
             )
