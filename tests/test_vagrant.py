@@ -12,6 +12,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -65,6 +66,15 @@ def test_the_course_files_that_the_machine_gets_exist() -> None:
     names = (VAGRANT / "course-files").read_text().split()
     assert "notebooks" in names
     assert [name for name in names if not (ROOT / name).exists()] == []
+
+
+def test_the_tests_that_the_machine_is_to_run_exist() -> None:
+    asked = re.findall(r"(tests/\w+\.py)((?:::\w+)*)", (ROOT / "tests/vm/steps").read_text())
+    assert len([names for _, names in asked if names]) >= 7
+    for file, names in asked:
+        text = (ROOT / file).read_text()
+        for name in names.split("::")[1:]:
+            assert re.search(rf"^ *(def|class) {name}\b", text, re.MULTILINE), f"{file} has no {name}"
 
 
 # --- the catalog --------------------------------------------------------------------------------------------------
