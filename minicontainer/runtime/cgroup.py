@@ -101,6 +101,8 @@ class JoinCgroup(Part):
 
     def __init__(self, directories: dict[str, str], inner: dict[str, str]) -> None:
         self.directories = {}
+        for controller in set(inner) - set(directories) - {""}:
+            raise UsageError(f"--cgroup: unknown controller {controller}")
         for controller, directory in directories.items():
             below = inner.get(controller, inner.get("", ""))
             self.directories[controller] = os.path.normpath(f"{directory}/{below}")
@@ -108,7 +110,7 @@ class JoinCgroup(Part):
     def prepare(self, host: Host) -> None:
         for directory in self.directories.values():
             if not os.path.isdir(directory):
-                raise UsageError(f"--cgroup: there is no cgroup {directory}")
+                raise UsageError(f"--cgroup: error adding pid to {directory}/cgroup.procs: no such file or directory")
         if "unified" in self.directories:
             host.cgroup = linux.open(self.directories["unified"], os.O_RDONLY | os.O_DIRECTORY)
 
@@ -136,8 +138,8 @@ def trees() -> list[Tree]:
             names: tuple[str, ...] = ()
             if fstype == "cgroup":
                 names = next((key for key in own if key and words >= set(key)), ())
-                if not names:
-                    continue
+                if not names or (names[0].startswith("name=") and names != ("name=systemd",)):
+                    continue  # a hierarchy without controllers is its maker's; systemd's shows whose a process is
             if names not in found:
                 found[names] = Tree(before.split(" ")[4], names, own.get(names, "/"))
     return list(found.values())
