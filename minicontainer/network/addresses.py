@@ -13,7 +13,7 @@ itself refuses a second one; an address whose cable exists is skipped even if th
 Two instances on one machine must not choose the same subnet: each takes the first of a list (`SUBNETS`) that nothing
 on the machine routes to, holding a lock that all instances share while it looks and while it brings its bridge up.
 
-Left out: subnets chosen by the user, more than one network, IPv6.
+Left out: subnets chosen by the user, more than one network, IPv6 (networks.py has them).
 """
 
 from __future__ import annotations

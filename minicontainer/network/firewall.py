@@ -19,7 +19,8 @@ by which they are found and removed again.
 The kernel numbers its rule sets. As long as that number is the one we left, nothing needs looking at, and a container
 without published ports starts without nft. A firewall that was reloaded over our heads is mended by the next start.
 
-Left out: IPv6, rules between containers of one network, iptables' legacy tables (see `warn_of_legacy_tables`).
+Left out: IPv6 and rules between containers of one network (rules.py); iptables' legacy tables (see
+`warn_of_legacy_tables`).
 
 Sources: nft(8), https://wiki.nftables.org, ip-sysctl.rst in the kernel's documentation.
 """
