@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from minicontainer.container import Inside
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+NEEDED = sorted({sys.base_prefix, "/usr", "/run/systemd"})
+"""What a program needs besides the project, whose environment is in its own folder."""
 
 
 class Everything(Part):
@@ -44,6 +46,22 @@ class Everything(Part):
         inside.rootfs = root
 
 
+class Copy(Part):
+    """The project, where that copy of `/` does not show it: under an overlay of its own, for set-up writes there."""
+
+    def __init__(self, scratch: str) -> None:
+        self.scratch = scratch
+
+    def mount(self, inside: Inside) -> None:
+        assert inside.rootfs is not None
+        changes = f"{self.scratch}/changes/project"
+        for name in ("", "/upper", "/work"):
+            linux.mkdir(changes + name, 0o755)
+        os.makedirs(inside.rootfs + ROOT, exist_ok=True)
+        options = f"lowerdir={ROOT},upperdir={changes}/upper,workdir={changes}/work"
+        linux.mount("overlay", inside.rootfs + ROOT, "overlay", 0, options)
+
+
 class Sandbox:
     """One such copy. `scratch` is a directory of the host's disk that is in it under the same name, and writable."""
 
@@ -60,7 +78,8 @@ class Sandbox:
             Bind("/sys/fs/cgroup", "/sys/fs/cgroup"),
             *(Bind(f"{self.scratch}{place}", place) for place in ("/tmp", "/var/tmp")),
             Bind(f"{self.scratch}/shared", f"{self.scratch}/shared"),
-            *(Bind(place, place, read_only=True) for place in _mounted_elsewhere()),
+            *(Bind(place, place, read_only=True) for place in NEEDED if _is_elsewhere(place)),
+            *([Copy(self.scratch)] if _is_elsewhere(ROOT) else []),
         ]
         container = Container(
             argv,
@@ -80,13 +99,11 @@ class Sandbox:
             return status, file.read()
 
 
-def _mounted_elsewhere() -> list[str]:
-    """What a program in there needs and would not find: it is not on the root's own filesystem, or where scratch is."""
-    wanted = {ROOT, sys.prefix, sys.base_prefix, "/usr", "/run/systemd"}
-    covered = ("/tmp/", "/var/tmp/")
-    root = os.stat("/").st_dev
-    there = [place for place in wanted if os.path.isdir(place)]
-    return sorted(place for place in there if os.stat(place).st_dev != root or place.startswith(covered))
+def _is_elsewhere(place: str) -> bool:
+    """Whether the copy of `/` would not show it: it is not on the root's own filesystem, or where scratch is."""
+    if not os.path.isdir(place):
+        return False
+    return os.stat(place).st_dev != os.stat("/").st_dev or place.startswith(("/tmp/", "/var/tmp/"))
 
 
 @contextmanager

@@ -11,8 +11,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from credentials import credential_helper
 from images import FakeRegistry, Handler, MadeImage, always, fake_registry, times
+from middlemen import credential_helper
 from registry import TokenServer, busybox_tree, scratch
 
 from minicontainer.cli import main
