@@ -197,6 +197,23 @@ def thaw(directories: dict[str, str]) -> None:
             linux.write(path, text)
 
 
+def of_process(pid: int) -> dict[str, str]:
+    """The groups that a process is in now: somebody may have moved it. Empty when it is gone."""
+    try:
+        lines = _read(f"/proc/{pid}/cgroup").splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return {}
+    found = {
+        tuple(names.split(",")) if names else (): path for _, names, path in (line.split(":", 2) for line in lines)
+    }
+    return {
+        controller: tree.top + found[tree.controllers]
+        for tree in trees()
+        if tree.controllers in found
+        for controller in tree.controllers or ("unified",)
+    }
+
+
 def kill(directories: dict[str, str], timeout: float = 10) -> None:
     """SIGKILL all that is in the group and in groups inside of it, and wait until it is gone."""
     deadline, pause = time.monotonic() + timeout, 0.0005

@@ -246,6 +246,7 @@ def _end_process(pid: int, start_time: int, directories: dict[str, str]) -> None
         except ProcessLookupError:
             return
         cgroup.thaw(directories)
+        cgroup.thaw(cgroup.of_process(pid))
         time.sleep(0.001)
 
 
