@@ -83,6 +83,23 @@ def tree(root: str | Path) -> dict[str, tuple[object, ...]]:
 
 @pytest.mark.usefixtures("way")
 class TestMounting:
+    @pytest.mark.parametrize("number", [errno.EINVAL, errno.EOPNOTSUPP])  # Linux 6.5 to 6.12, and before
+    def test_an_older_kernel_takes_layers_by_name(
+        self, tmp_path: Path, target: str, monkeypatch: pytest.MonkeyPatch, number: int
+    ) -> None:
+        real = mounts.linux.fsconfig
+
+        def old(context: int, command: int, key: str | None = None, value: str | None = None, aux: int = 0) -> None:
+            if command == mounts.linux.FSCONFIG_SET_FD:
+                raise OSError(number, os.strerror(number))
+            real(context, command, key, value, aux)
+
+        monkeypatch.setattr(mounts.linux, "fsconfig", old)
+        layers = [layer(tmp_path / "0", below="0", both="0"), layer(tmp_path / "1", both="1")]
+        with mounts.mounted(layers, None, target):
+            assert sorted(os.listdir(target)) == ["below", "both"]
+            assert Path(target, "both").read_text() == "1"
+
     def test_upper_layers_cover_lower_ones_and_only_upper_is_written(self, tmp_path: Path, target: str) -> None:
         base = layer(tmp_path / "base", both="base", one="base")
         top = layer(tmp_path / "top", both="top")

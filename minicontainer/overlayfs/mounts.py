@@ -143,7 +143,9 @@ def detached(layers: Sequence[str], upper: str | None, options: Options | None =
             else:
                 fd = _by_descriptor(lowers, upper, options, None)
         except OSError as error:
-            if error.errno != errno.EINVAL:  # what Linux says before 6.13, or before 6.15 where a layer is idmapped
+            # EINVAL is what Linux says before 6.13, or before 6.15 where a layer is idmapped; EOPNOTSUPP before 6.5,
+            # where overlayfs knows fsconfig's strings alone
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
                 raise
             fd = _in_thread(lambda: _by_name(lowers, upper, options, owner))
     except OSError as error:
