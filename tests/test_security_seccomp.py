@@ -319,7 +319,7 @@ sys.exit(Container(["true"], *parts).run())
     words[4] = sys.executable
     subprocess.run(words, check=True, timeout=60)
     lines = [line.split(maxsplit=1) for line in log.read_text().splitlines()]
-    at = next(n for n, (_, text) in enumerate(lines) if text.startswith("seccomp(SECCOMP_SET_MODE_FILTER"))
+    at = next(n for n, (_, text) in enumerate(lines) if text.startswith("seccomp(") and "{len=" in text)
     pid = lines[at][0]
     # (a call that another process's interrupted in the log ends on a line of its own)
     after = [text.partition("(")[0] for who, text in lines[at + 1 :] if who == pid and not text.startswith("<...")]
