@@ -84,6 +84,8 @@ def _place(controller: str, field: str, directories: dict[str, str]) -> tuple[st
 def _memory(section: dict[str, Any], directories: dict[str, str]) -> Iterator[File]:
     place, v1 = _place("memory", "memory", directories)
     if v1:
+        if section.get("limit") == -1 and section.get("swap") is None:
+            section = {**section, "swap": -1}  # no limit at all: v1 keeps memory below memory with swap
         for name, file in _MEMORY.items():
             if section.get(name) is not None:
                 yield place, file, str(section[name])
