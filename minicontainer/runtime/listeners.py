@@ -33,7 +33,10 @@ def send(config: dict[str, Any], fd: int, pid: int, container: dict[str, Any]) -
         rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", fd))
         connection.sendmsg([dumps(state).encode()], [rights])
     except OSError as error:
-        raise UsageError(f"linux.seccomp.listenerPath: nobody listens at {profile['listenerPath']}: {error}") from None
+        where = profile["listenerPath"]
+        raise UsageError(
+            f"linux.seccomp.listenerPath: failed to connect with seccomp agent at {where}: {error}"
+        ) from None
     finally:
         connection.close()
         os.close(fd)

@@ -174,6 +174,9 @@ def _seccomp(section: dict[str, Any]) -> list[Part]:
     actions = {rule.get("action") for rule in profile.get("syscalls") or ()}
     if "SCMP_ACT_NOTIFY" in actions and not profile.get("listenerPath"):
         raise UsageError("linux.seccomp: SCMP_ACT_NOTIFY needs a listenerPath")
+    for rule in profile.get("syscalls") or ():
+        if rule.get("action") == "SCMP_ACT_NOTIFY" and "write" in rule.get("names", ()):
+            raise UsageError("linux.seccomp: SCMP_ACT_NOTIFY cannot be used for the write syscall: a start writes")
     return [Seccomp(profile)]
 
 
