@@ -100,7 +100,7 @@ def _dockerd(directory: str, place: peers.Place) -> Iterator[peers.Engine]:
 
 def told(*command: str) -> str:
     """What another tool prints."""
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, errors="backslashreplace")
     assert done.returncode == 0, f"{command}: {done.stderr}"
     return done.stdout
 
