@@ -92,6 +92,11 @@ else:
             value, end = _scan(text, begin)
         except StopIteration as error:
             raise ValueError(f"no JSON value at character {error.value}") from None
+        except SystemError:  # the C code looks for json's exception, finds it not imported, and raises nothing
+            import json
+
+            json.loads(text)
+            raise
         if text[end:].strip(_SPACE):
             raise ValueError(f"more than one JSON value: another begins at character {end}")
         return value

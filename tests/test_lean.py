@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -38,6 +41,23 @@ def test_what_is_no_json_is_a_value_error(text: str) -> None:
     for read in (json.loads, lean.loads):
         with pytest.raises(ValueError):
             read(text)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1,]", '{"a" 1}', '"x'])
+def test_what_is_no_json_is_a_value_error_also_when_json_was_never_imported(text: str) -> None:
+    code = """
+import sys
+sys.path.insert(0, sys.argv[2])
+from minicontainer import lean
+assert "json" not in sys.modules
+try:
+    lean.loads(sys.argv[1])
+except ValueError:
+    print("refused")
+"""
+    top = os.path.dirname(os.path.dirname(os.path.abspath(lean.__file__)))
+    words = [sys.executable, "-I", "-S", "-c", code, text, top]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "refused\n"
 
 
 def test_what_json_cannot_say_is_a_type_error() -> None:
