@@ -20,8 +20,11 @@ _OURS = {signal.SIGCHLD, signal.SIGURG, signal.SIGWINCH, signal.SIGKILL, signal.
 _OURS |= {signal.SIGTTIN, signal.SIGTTOU, signal.SIGPIPE}
 
 
-def stay(made: Made) -> int:
-    """Wait for its end; the exit status, 128 + n after signal n."""
+def catch() -> int:
+    """From here on keep the signals that reach us, for `stay` to hand on; a descriptor on which they arrive.
+
+    Asked for before there is a process: one that comes in between must not end us, and leave it behind.
+    """
     wake, wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     for number in signal.valid_signals() - _OURS | {signal.SIGWINCH}:
@@ -29,6 +32,11 @@ def stay(made: Made) -> int:
             signal.signal(number, lambda number, frame: None)
         except OSError:
             continue  # one that libc keeps for itself
+    return wake
+
+
+def stay(made: Made, wake: int) -> int:
+    """Wait for its end; the exit status, 128 + n after signal n."""
     poll = select.poll()
     poll.register(wake, select.POLLIN)
     poll.register(made.pidfd, select.POLLIN)

@@ -31,12 +31,13 @@ def run(root: str, options: Options, words: list[str]) -> int:
     """Make a container, start it, wait for its end, delete it. With --detach only the first two."""
     from minicontainer.runtime import foreground
 
+    wake = -1 if options.get("detach") else foreground.catch()
     container, made = _make(root, options, words, hold=False)
     poststart(container)
     if options.get("detach"):
         return 0
     try:
-        return foreground.stay(made)
+        return foreground.stay(made, wake)
     finally:
         if not options.get("keep"):
             _destroy(container)
@@ -287,6 +288,7 @@ def exec_(root: str, options: Options, words: list[str]) -> int:
     else:
         process = joining.process_of(config, options, words[1:])
     _check_terminal(bool(process.get("terminal")), bool(options.get("detach")), options.get("console-socket"))
+    wake = -1 if options.get("detach") else foreground.catch()
     made = joining.join(
         container,
         process,
@@ -297,7 +299,7 @@ def exec_(root: str, options: Options, words: list[str]) -> int:
         ignore_paused=bool(options.get("ignore-paused")),
         cgroups=joining.cgroup_option(options.get("cgroup") or []),
     )
-    return 0 if options.get("detach") else foreground.stay(made)
+    return 0 if options.get("detach") else foreground.stay(made, wake)
 
 
 def list_(root: str, options: Options, words: list[str]) -> int:
