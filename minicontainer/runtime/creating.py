@@ -15,7 +15,6 @@ from minicontainer.container import cloning, inner, records
 from minicontainer.container.channel import Channel
 from minicontainer.container.failures import as_error, named
 from minicontainer.container.part import Host, Part
-from minicontainer.lean import dumps
 from minicontainer.runtime import console, hooks, listeners
 from minicontainer.runtime.hold import Hold
 
@@ -216,8 +215,7 @@ def create(
         raise
     try:
         container.save()
-        with open(f"{container.directory}/config.json", "w") as copy:
-            copy.write(dumps(config))
+        state.write_json(f"{container.directory}/config.json", config)
         made = make(
             plan,
             parts,
