@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 LAB = "01-container"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def fonts() -> None:
+    """matplotlib opens its fonts once and keeps them: before the leak check begins."""
+    progress.chart({"nobody": {it: "" for found in progress.labs().values() for it in found}})
+
+
 def hand_in(folder: Path, learner: str, *sources: str) -> None:
     (folder / learner).mkdir()
     nbformat.write(new_notebook(cells=[new_code_cell(it) for it in sources]), folder / learner / f"{LAB}.ipynb")
