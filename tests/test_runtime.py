@@ -330,14 +330,34 @@ def test_a_namespace_is_joined_by_its_path(bundle: Bundle) -> None:
     first = bundle.start("sleep", "100")
     pid = bundle.state(first)["pid"]
     for entry in bundle.linux["namespaces"]:
-        if entry["type"] in ("network", "uts", "ipc"):
+        if entry["type"] in ("network", "uts", "ipc", "pid"):
             entry["path"] = f"/proc/{pid}/ns/{ {'network': 'net'}.get(entry['type'], entry['type']) }"
     second = bundle.start("sleep", "100")
     other = bundle.state(second)["pid"]
-    for kind in ("net", "uts", "ipc"):
+    for kind in ("net", "uts", "ipc", "pid"):
         assert os.readlink(f"/proc/{other}/ns/{kind}") == os.readlink(f"/proc/{pid}/ns/{kind}")
     assert os.readlink(f"/proc/{other}/ns/mnt") != os.readlink(f"/proc/{pid}/ns/mnt")
     bundle.tell("delete", "--force", second)
+
+
+def test_a_container_whose_pid_namespace_others_have_joined_is_deleted(bundle: Bundle) -> None:
+    """Its first process stays in the table until they are buried, and that is their parent's to do."""
+    first = bundle.start("sleep", "100")
+    pid = bundle.state(first)["pid"]
+    groups = [path for path in Path("/sys/fs/cgroup").glob(f"*/**/{first}") if path.is_dir()]
+    assert groups
+    next(entry for entry in bundle.linux["namespaces"] if entry["type"] == "pid")["path"] = f"/proc/{pid}/ns/pid"
+    second = bundle.start("sleep", "100")
+    other = bundle.state(second)["pid"]
+    bundle.tell("exec", "--detach", first, "true")
+    bundle.tell("kill", first, "KILL")
+    wait_until(lambda: bundle.state(first)["status"] == "stopped", "its end")
+    assert bundle.state(second)["status"] == "stopped"  # its namespace has no first process any more
+    assert Path(f"/proc/{pid}").exists()  # and yet it is in the table
+    for name in (first, second):
+        bundle.tell("delete", name)
+    assert not any(path.exists() for path in groups)
+    os.waitpid(other, 0)  # nobody else has buried it
 
 
 def test_root_of_a_user_namespace_is_nobody_outside(bundle: Bundle) -> None:

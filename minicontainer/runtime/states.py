@@ -78,8 +78,9 @@ class State:
         return value
 
     def alive(self) -> bool:
-        """Whether its process runs (a zombie does not)."""
-        return self.pid > 0 and state.start_time(self.pid) == self.values["start_time"]
+        """Whether its process runs (a zombie does not, nor one that has nothing left but its number)."""
+        running = self.pid > 0 and state.start_time(self.pid) == self.values["start_time"]
+        return running and not has_let_go(self.pid, self.values["cgroup"])
 
     def status(self) -> str:
         """creating, created, running, paused or stopped."""
@@ -135,6 +136,28 @@ class State:
             os.rmdir(self.directory)
         except FileNotFoundError:
             pass  # somebody else is removing it, too
+
+
+_EXITING = 0x4  # PF_EXITING in the kernel's sched.h
+
+
+def has_let_go(pid: int, directories: dict[str, str]) -> bool:
+    """Whether a process has ended, but for its number: its files, its namespaces and its groups are given back.
+
+    The first process of a PID namespace stays in the table until all others of the namespace are buried, and one that
+    joined from outside is buried by its own parent: an engine that takes its time. pid_namespaces(7), `flags` in
+    proc_pid_stat(5)
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            flags = int(file.read().rpartition(b")")[2].split()[6])
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    if not flags & _EXITING or not directories:
+        return False
+    from minicontainer.runtime.cgroup import processes
+
+    return pid not in processes(directories, below=True)  # its groups are what it lets go of last
 
 
 def _user(uid: int) -> str:

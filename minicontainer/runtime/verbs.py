@@ -9,7 +9,7 @@ import time
 from minicontainer import linux, state
 from minicontainer.errors import ConflictError, ContainerError, NotFoundError, TimeoutExpired, UsageError
 from minicontainer.lean import dumps, signal
-from minicontainer.runtime.states import State, listed
+from minicontainer.runtime.states import State, has_let_go, listed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ def _end_process(pid: int, start_time: int, directories: dict[str, str]) -> None
     if pid <= 0 or not start_time or pid == os.getpid():
         return
     deadline = time.monotonic() + KILLED_WITHIN
-    while state.start_time(pid) == start_time:
+    while state.start_time(pid) == start_time and not has_let_go(pid, directories):
         if time.monotonic() > deadline:
             raise TimeoutExpired(f"process {pid} did not end in {KILLED_WITHIN} s after SIGKILL")
         try:
