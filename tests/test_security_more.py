@@ -124,6 +124,12 @@ def test_it_reads_its_own_group_and_cannot_write_it(rootfs: str) -> None:
     assert cgroup.limits
 
 
+def test_the_same_parts_make_a_second_container(rootfs: str) -> None:
+    parts = [Cgroup(pids=77), CgroupFiles()]
+    script = "find /sys/fs/cgroup -name pids.max -exec cat {} +"
+    assert [output(rootfs, script, *parts).split() for _ in range(2)] == [["77"]] * 2
+
+
 def test_nothing_of_the_groups_beside_it_is_seen(rootfs: str) -> None:
     with Container(["sleep", "1000"], Cgroup(), PivotRoot(rootfs)).start(stdin=-3) as other:
         names = output(rootfs, "find /sys/fs/cgroup -type d", Cgroup(), CgroupFiles()).split()

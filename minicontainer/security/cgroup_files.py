@@ -36,6 +36,7 @@ class CgroupFiles(Part):
             raise UsageError("there is no cgroup to show", hint="put the part Cgroup() before CgroupFiles()")
         machine = layout()
         alone = machine.version == "v2"
+        self.trees = []  # the same parts may make one container after the other
         for directory in cgroup.group.directories():
             tree = directory.removesuffix(f"/{cgroup.path}")
             self.trees.append(("" if alone else os.path.basename(tree), directory))
