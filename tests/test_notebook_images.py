@@ -111,6 +111,86 @@ def test_speed_is_a_limit_for_all_together(root: str) -> None:
         assert time.monotonic() - begin > 0.45  # half a second at the least, whatever else the machine does
 
 
+@pytest.mark.parametrize("tokens", [True, False])
+def test_who_has_no_password_is_kept_out_and_who_has_one_is_let_in(root: str, tokens: bool) -> None:
+    """skopeo is the judge: it answers challenges in its own way."""
+    with TinyRegistry() as registry:
+        name = f"{registry.host}/a"
+        image = made(root, name)
+        push(name)
+        registry.users["ada"], registry.tokens = "engine:1843", tokens
+        copy = ["skopeo", "copy", "--quiet", "--src-tls-verify=false"]
+        source, wrong = f"docker://{name}", ["--src-creds", "ada:engine"]
+        for extra in ([], wrong):
+            refused = subprocess.run([*copy, *extra, source, f"dir:{root}/no"], capture_output=True, text=True)
+            assert refused.returncode
+            assert "unauthorized" in refused.stderr.lower() or "authentication required" in refused.stderr.lower()
+        subprocess.run([*copy, "--src-creds", "ada:engine:1843", source, f"dir:{root}/a"], check=True)
+        with open(f"{root}/a/manifest.json", "rb") as file:
+            assert f"sha256:{hashlib.sha256(file.read()).hexdigest()}" == image.digest
+        assert {asked.status for asked in registry.requests} >= {200, 401}
+        assert bool(registry.granted) == tokens
+
+
+def test_a_token_is_good_for_what_it_was_given_for(root: str) -> None:
+    import http.client
+
+    with TinyRegistry() as registry:
+        registry.users["ada"] = "engine:1843"
+        registry.granted["mine"] = "repository:a:pull"
+        connection = http.client.HTTPConnection(registry.host)
+        for method, path, status in (
+            ("GET", "/v2/", 200),
+            ("GET", "/v2/a/manifests/latest", 404),
+            ("GET", "/v2/b/manifests/latest", 401),
+            ("POST", "/v2/a/blobs/uploads/", 401),
+        ):
+            connection.request(method, path, headers={"Authorization": "Bearer mine"})
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status == status, path
+            assert status != 401 or f'scope="repository:{path[4]}:' in answer.headers["WWW-Authenticate"]
+        connection.close()
+
+
+def test_a_part_of_a_blob_is_what_curl_gets(root: str) -> None:
+    with TinyRegistry() as registry:
+        path = "/v2/a/blobs/sha256:x"
+        registry.put(path, "application/octet-stream", b"0123456789")
+        url = f"http://{registry.host}{path}"
+        for ranges, asked, got in (
+            (True, "3-5", "345/206"),
+            (True, "7-", "789/206"),
+            (True, "0-99", "0123456789/206"),
+            (True, "10-", "/416"),
+            (False, "3-5", "0123456789/200"),
+        ):
+            registry.ranges = ranges
+            command = ["curl", "--silent", "--noproxy", "*", "--range", asked, "--write-out", "/%{http_code}", url]
+            assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == got
+
+
+def test_a_cut_line_ends_an_answer_early_and_a_pull_goes_on_from_there(root: str) -> None:
+    with TinyRegistry() as registry:
+        name = f"{registry.host}/a"
+        image = made(root, name, hashlib.shake_256(b"noise").digest(1 << 20))
+        push(name)
+        remove(name)
+        registry.requests.clear()
+        path = f"/v2/a/blobs/{image.manifest.layers[0].digest}"
+        registry.cuts[path] = [100_000, 300_000]
+        assert pull(name, progress=lambda event: None).digest == image.digest
+        sent = [(asked.status, asked.size, asked.headers.get("range")) for asked in registry.requests]
+        assert sent[-3:] == [
+            (200, 100_000, None),
+            (206, 300_000, "bytes=100000-"),
+            (206, image.manifest.layers[0].size - 400_000, "bytes=400000-"),
+        ]
+        registry.cuts[path] = [3]
+        command = ["curl", "--silent", "--noproxy", "*", f"http://{registry.host}{path}"]
+        assert subprocess.run(command, capture_output=True).returncode == 18  # a transfer closed with data outstanding
+
+
 def test_it_ends_and_leaves_its_port() -> None:
     import socket
 

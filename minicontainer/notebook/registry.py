@@ -4,17 +4,23 @@
         tag("localhost:5000/web", f"{registry.host}/web")
         push(f"{registry.host}/web")
         registry.documents        path → (media type, bytes): change one, and it lies
-        registry.requests         method, path, status, bytes: in the order of their answers
+        registry.requests         method, path, status, bytes, headers: in the order of their answers
         registry.speed = 10e6     bytes a second, of all connections together
+        registry.cuts[path] = [5] the line breaks after five bytes of the next answer to this path
+        registry.users["ada"] = "engine:1843"      from now on it asks who somebody is
 
-It speaks what a pull and a push need of the OCI distribution specification, and no more: no passwords, no TLS, no
-deletion, no pieces of blobs. Like every registry it verifies what is pushed, and nothing of what it serves.
+It speaks what a pull and a push need of the OCI distribution specification, and no more: no TLS, no deletion, no
+pieces of blobs when it is pushed to. Like every registry it verifies what is pushed, and nothing of what it serves.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import json
+import os
+import re
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,12 +32,14 @@ PIECE = 64 << 10
 
 
 class Request(NamedTuple):
-    """One request that was answered; `size` is the bytes that travelled, in whichever direction they did."""
+    """One request that was answered; `size` is the bytes that travelled, in whichever direction they did, `headers`
+    what was sent along, by their names in small letters."""
 
     method: str
     path: str
     status: int
     size: int
+    headers: dict[str, str]
 
 
 class TinyRegistry:
@@ -44,6 +52,16 @@ class TinyRegistry:
         """What it was asked, in the order of its answers."""
         self.speed = 0.0
         """Bytes a second that it sends at most, to all its clients together; 0 for no limit."""
+        self.cuts: dict[str, list[int]] = {}
+        """Where the line breaks: path → after how many bytes of its next answer, of the one after that, …"""
+        self.ranges = True
+        """Whether it can send a part of a blob, as registries may and need not."""
+        self.users: dict[str, str] = {}
+        """Name → password of those whom it lets in; everybody when there are none."""
+        self.tokens = True
+        """Whether it wants a token (from its own `/token`), as Docker Hub does, or the password with each request."""
+        self.granted: dict[str, str] = {}
+        """The tokens that it has given away, and the scope of each."""
         self._free_at = 0.0
         self._lock = threading.Lock()
         self._server = _Server(self)
@@ -95,7 +113,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         found = self.server.registry.documents.get(self.path)
-        if self.path == "/v2/":
+        if urlsplit(self.path).path == "/token":
+            self.token()
+        elif not self.is_let_in():
+            return
+        elif self.path == "/v2/":
             self.answer(200, b"{}")
         elif found is None:
             code = "MANIFEST_UNKNOWN" if "/manifests/" in self.path else "BLOB_UNKNOWN"
@@ -104,16 +126,30 @@ class _Handler(BaseHTTPRequestHandler):
             media_type, data = found
             target = self.path.rpartition("/")[2]  # what was asked for by digest is said to be it, as everywhere
             digest = target if target.startswith("sha256:") else _digest(data)
-            self.answer(200, data, {"Content-Type": media_type, "Docker-Content-Digest": digest})
+            headers = {"Content-Type": media_type, "Docker-Content-Digest": digest}
+            asked = re.fullmatch(r"bytes=(\d{1,18})-(\d{0,18})", self.headers.get("Range", ""))
+            if not asked or not self.server.registry.ranges:
+                self.answer(200, data, headers)
+                return
+            begin, end = int(asked[1]), min(int(asked[2] or len(data)), len(data) - 1)
+            if begin > end:
+                self.answer(416, headers={"Content-Range": f"bytes */{len(data)}"})
+            else:
+                headers["Content-Range"] = f"bytes {begin}-{end}/{len(data)}"
+                self.answer(206, data[begin : end + 1], headers)
 
     do_HEAD = do_GET
 
     def do_POST(self) -> None:
         """Where to send a blob to: any address will do, this one is counted."""
+        if not self.is_let_in():
+            return
         self.answer(202, headers={"Location": f"{self.path}{len(self.server.registry.requests)}"})
 
     def do_PUT(self) -> None:
         data = self.rfile.read(int(self.headers["Content-Length"]))
+        if not self.is_let_in():
+            return
         parts = urlsplit(self.path)
         repository, _, target = parts.path.rpartition("/manifests/")
         digest = _digest(data)
@@ -132,21 +168,77 @@ class _Handler(BaseHTTPRequestHandler):
                 have[f"{repository}/manifests/{name}"] = (self.headers["Content-Type"], data)
         self.answer(201, headers={"Docker-Content-Digest": digest}, received=len(data))
 
+    # --- who somebody is ------------------------------------------------------------------------------------------
+
+    def is_let_in(self) -> bool:
+        """Whether this request may have its answer; if not, a challenge has been sent. RFC 9110, 11"""
+        registry = self.server.registry
+        scheme, _, shown = self.headers.get("Authorization", "").partition(" ")
+        if not registry.users:
+            return True
+        if registry.tokens:
+            scope = self.scope()
+            granted = registry.granted.get(shown) if scheme == "Bearer" else None
+            if granted is not None and scope in ("", *granted.split(" ")):
+                return True
+            realm = f'Bearer realm="http://{registry.host}/token",service="{registry.host}"'
+            challenge = realm + (f',scope="{scope}"' if scope else "")
+        elif scheme == "Basic" and self.is_user(shown):
+            return True
+        else:
+            challenge = 'Basic realm="a tiny registry"'
+        body = json.dumps({"errors": [{"code": "UNAUTHORIZED", "message": "who are you?"}]}).encode()
+        self.answer(401, body, {"WWW-Authenticate": challenge})
+        return False
+
+    def scope(self) -> str:
+        """What this request needs a token for; "" for `/v2/` itself."""
+        repository = re.match(r"/v2/(.+)/(?:manifests|blobs|tags)/", self.path)
+        action = "pull" if self.command in ("GET", "HEAD") else "push"
+        return f"repository:{repository[1]}:{action}" if repository else ""
+
+    def is_user(self, encoded: str) -> bool:
+        """Whether that is a known user's name and password, as base64 of `name:password`."""
+        try:
+            name, colon, password = base64.b64decode(encoded, validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            return False
+        return bool(colon) and self.server.registry.users.get(name) == password
+
+    def token(self) -> None:
+        """A new token for the scopes that are asked for, if the password is right. `r:pull,push` is two of them."""
+        scheme, _, shown = self.headers.get("Authorization", "").partition(" ")
+        if scheme != "Basic" or not self.is_user(shown):
+            self.refuse(401, "UNAUTHORIZED")
+            return
+        scopes = []
+        for scope in parse_qs(urlsplit(self.path).query).get("scope", []):
+            name, _, actions = scope.rpartition(":")
+            scopes += [f"{name}:{action}" for action in actions.split(",")]
+        token = os.urandom(12).hex()
+        self.server.registry.granted[token] = " ".join(scopes)
+        self.answer(200, json.dumps({"token": token, "expires_in": 300}).encode(), {"Content-Type": "application/json"})
+
+    # --- answers --------------------------------------------------------------------------------------------------
+
     def refuse(self, status: int, code: str, received: int = 0) -> None:
         self.answer(status, json.dumps({"errors": [{"code": code}]}).encode(), received=received)
 
     def answer(self, status: int, data: bytes = b"", headers: dict[str, str] | None = None, received: int = 0) -> None:
         body = b"" if self.command == "HEAD" else data
-        size = received or len(body)
-        self.server.registry.requests.append(Request(self.command, self.path, status, size))
+        registry, cuts = self.server.registry, self.server.registry.cuts.get(self.path) if body else None
+        end = min(cuts.pop(0), len(body)) if cuts else len(body)
+        sent = {name.lower(): value for name, value in self.headers.items()}
+        registry.requests.append(Request(self.command, self.path, status, received or end, sent))
         self.send_response(status)
         for name, value in {"Content-Length": str(len(data)), **(headers or {})}.items():
             self.send_header(name, value)
         self.end_headers()
-        for at in range(0, len(body), PIECE):
-            piece = body[at : at + PIECE]
-            self.server.registry.pace(len(piece))
+        for at in range(0, end, PIECE):
+            piece = body[at : min(at + PIECE, end)]
+            registry.pace(len(piece))
             self.wfile.write(piece)
+        self.close_connection |= end < len(body)
 
     def log_message(self, format: str, *args: Any) -> None:
         pass  # `requests` is the log
