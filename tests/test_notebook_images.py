@@ -12,10 +12,13 @@ from urllib.parse import unquote
 import pytest
 from images import MadeImage
 from registry import scratch
+from test_notebook import contrast
 
 from minicontainer.errors import ImageError, UsageError
-from minicontainer.images import Image, get, import_, pull, push, remove, tag
+from minicontainer.images import Image, explain, get, import_, pull, push, remove, tag
 from minicontainer.images.progress import Event
+from minicontainer.notebook.anatomy import TINTS, anatomy, file_tree
+from minicontainer.notebook.charts import INK
 from minicontainer.notebook.pulls import Waterfall, bars, manifest_tree
 from minicontainer.notebook.registry import TinyRegistry
 
@@ -245,6 +248,101 @@ def test_tree_has_one_card_for_what_two_images_share(root: str) -> None:
     assert page.count("<path") == 3 + 2 + 3 + 3
     assert repr(shown).count("shared with the one above") == 1 + 3
     assert one.manifest.layers[0].digest[:15] in page
+
+
+@pytest.fixture
+def three_layers(root: str) -> Image:
+    """A base with seven commands and a folder; a file of it replaced and another added; the folder deleted."""
+    import os
+    import stat
+
+    for path in (*(f"0/bin/c{number}" for number in range(7)), "0/tools/a", "0/tools/deep/b", "0/etc/one", "1/etc/one"):
+        os.makedirs(os.path.dirname(f"{root}/{path}"), exist_ok=True)
+        with open(f"{root}/{path}", "w") as file:
+            file.write("content")
+    os.makedirs(f"{root}/1/empty")
+    os.makedirs(f"{root}/2")
+    os.mknod(f"{root}/2/tools", stat.S_IFCHR)
+    base = ""
+    for number in range(3):
+        image = import_(f"{root}/{number}", "localhost:1/a", base=base, source_date_epoch=0, cmd=["c1"])
+        base = "localhost:1/a"
+    return image
+
+
+def test_anatomy_has_a_card_for_each_document_and_the_step_of_each_layer(three_layers: Image) -> None:
+    shown = anatomy(explain("localhost:1/a"))
+    page = unquote(shown._repr_mimebundle_()["text/html"])
+    assert page.count("<rect") == page.count("<path") + 1 == 1 + 1 + 3  # manifest, config, layers
+    lines = repr(shown).splitlines()
+    assert [line.split(" · ")[0].strip() for line in lines[::2]] == [
+        "manifest",
+        "config",
+        *(f"layer {n}" for n in range(3)),
+    ]
+    for number, layer in enumerate(three_layers.manifest.layers):
+        head, size = lines[4 + 2 * number :][:2]
+        assert head.endswith(f"{layer.digest[7:15]} · import {number}")
+        assert size.strip().startswith(f"{layer.size} bytes travel")
+    assert [line.partition("; ")[2] for line in lines[5::2]] == ["21 bytes hidden", "", ""]
+    assert lines[3].strip() == "runs c1"
+
+
+def test_anatomy_shows_an_index_and_what_of_it_is_not_here(root: str) -> None:
+    image = made(root, "localhost:1/a")
+    with TinyRegistry() as registry:
+        name = f"{registry.host}/a"
+        tag("localhost:1/a", name)
+        push(name)
+        _, document = registry.documents["/v2/a/manifests/latest"]
+        here = {"mediaType": image.manifest.media_type, "digest": image.digest, "size": len(document)}
+        entries = [here | {"platform": {"os": "linux", "architecture": "amd64"}}]
+        entries += [here | {"digest": "sha256:" + 64 * "5", "platform": {"os": "linux", "architecture": "s390x"}}]
+        kind = "application/vnd.oci.image.index.v1+json"
+        index = json.dumps({"schemaVersion": 2, "mediaType": kind, "manifests": entries}).encode()
+        registry.put("/v2/a/manifests/latest", kind, index)
+        pull(name, platform="linux/amd64", progress=lambda event: None)
+    lines = repr(anatomy(explain(name))).splitlines()
+    assert lines[0].startswith("index · ")
+    assert [line.strip() for line in lines[-2:]] == ["manifest · 55555555", "linux/s390x, not here"]
+    assert unquote(anatomy(explain(name))._repr_mimebundle_()["text/html"]).count("<rect") == 5
+
+
+def test_file_tree_says_of_each_file_which_layer_it_comes_from_and_what_hides_it(three_layers: Image) -> None:
+    shown = file_tree(explain("localhost:1/a"), most=3)
+    assert repr(shown).splitlines() == [
+        "bin/",
+        "    c0  7 bytes  layer 0",
+        "    c1  7 bytes  layer 0",
+        "    … 5 more  layer 0",
+        "empty/  layer 1",
+        "etc/",
+        "    one  7 bytes  layer 1",
+        "    one  7 bytes  layer 0  replaced by layer 1",
+        "tools/",
+        "    a  7 bytes  layer 0  deleted by layer 2",
+        "    deep/",
+        "        b  7 bytes  layer 0  deleted by layer 2",
+    ]
+    page = unquote(shown._repr_mimebundle_()["text/html"])
+    assert page.count("line-through") == page.count("stroke-dasharray") == 3
+
+
+def test_file_tree_shows_a_name_that_is_no_utf8(root: str) -> None:
+    import os
+
+    os.makedirs(f"{root}/odd")
+    with open(f"{root}/odd/\udcff<b>", "w") as file:
+        file.write("x")
+    import_(f"{root}/odd", "localhost:1/odd")
+    shown = file_tree(explain("localhost:1/odd"))
+    assert repr(shown).startswith("\\udcff<b>  1 bytes  layer 0")
+    assert "\\udcff&lt;b&gt;" in unquote(shown._repr_mimebundle_()["text/html"])
+
+
+@pytest.mark.parametrize("tint", TINTS)
+def test_words_on_a_layers_colour_can_be_read(tint: str) -> None:
+    assert contrast(tint, INK) > 7
 
 
 def test_bars_stand_below_one_another_or_end_to_end() -> None:

@@ -11,6 +11,7 @@ screen readers, for a terminal, and for a page that does not run HTML.
     heat_map({"we": 4711, …})    which process is in which namespace
     milliseconds(calls)          where the time goes, from `linux.trace()`
     Waterfall(), manifest_tree([…])   a pull, layer by layer, and the documents of images
+    anatomy(explain(…)), file_tree(explain(…))   what made each layer, and which layer each file comes from
     TinyRegistry()               a registry in memory that can be slow, and can lie
     Recording(group)             what a group uses while an experiment runs, step by step
     Dashboard(make)              sliders on a running container's limits, above a live chart
@@ -22,6 +23,7 @@ loaded by the first chart.
 
 from __future__ import annotations
 
+from minicontainer.notebook.anatomy import anatomy, file_tree
 from minicontainer.notebook.charts import BLUE, COLOURS, GREEN, ORANGE, VERMILION, Chart, milliseconds
 from minicontainer.notebook.cleaning import CleanUp, clean_up
 from minicontainer.notebook.dashboard import Dashboard
@@ -48,9 +50,11 @@ __all__ = [
     "Shown",
     "TinyRegistry",
     "Waterfall",
+    "anatomy",
     "bars",
     "chapter_map",
     "clean_up",
+    "file_tree",
     "heat_map",
     "manifest_tree",
     "milliseconds",
