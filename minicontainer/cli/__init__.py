@@ -42,6 +42,7 @@ COMMANDS = {
     "rmi": ("images", "remove images"),
     "tag": ("images", "give an image another name"),
     "import": ("images", "make an image of a directory or a tar archive"),
+    "export": ("moving", "write the files of a container into a tar archive"),
     "save": ("moving", "write images into an archive that docker, podman and others read"),
     "load": ("moving", "bring images in from an archive"),
     "copy": ("moving", "copy an image from one registry to another"),

@@ -27,10 +27,10 @@ FILES = ("container.json", "ended.json", "log")
 class Entry(Part):
     """The part that gives a container its name and its line in `ps`. First in the list: the last to be released."""
 
-    def __init__(self, name: str, image: str, argv: list[str], *, keep: bool) -> None:
+    def __init__(self, name: str, image: str, argv: list[str], layers: list[str], *, keep: bool) -> None:
         if name and not name.replace("_", "").replace("-", "").replace(".", "").isalnum():
             raise UsageError(f"{name!r} cannot be a container's name", hint="letters, digits, _ . and -")
-        self.name, self.image, self.argv, self.keep = name, image, argv, keep
+        self.name, self.image, self.argv, self.layers, self.keep = name, image, argv, layers, keep
         self.id = ""
 
     def record(self, host: Host) -> dict[str, Any]:
@@ -46,7 +46,7 @@ class Entry(Part):
                     )
             self.id = host.id
             entry: dict[str, Any] = {"id": host.id, "name": host.name, "image": self.image, "argv": self.argv}
-            entry["created"] = time.time()
+            entry |= {"layers": self.layers, "created": time.time()}
             state.write_json(f"{directory(host.id)}/container.json", entry)
 
     def release(self) -> None:

@@ -1,15 +1,35 @@
-"""Commands that move images past a registry, or between two: save, load, copy."""
+"""Commands that move images past a registry, or between two: save, load, copy; and a container's files: export."""
 
 from __future__ import annotations
 
 import sys
 
 from minicontainer import images
+from minicontainer.cli import entries
 from minicontainer.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from typing import IO
+
+
+def _export_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", metavar="PATH", help="where to (standard output)")
+    parser.add_argument("container", metavar="CONTAINER", help="a running one or one that has ended")
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    entry = entries.find(arguments.container)
+    upper = f"{entries.directory(entry['id'])}/upper"
+    images.export(entry["layers"], upper, arguments.output or _standard_output())
+    return 0
+
+
+def _standard_output() -> IO[bytes]:
+    if sys.stdout.isatty():
+        raise UsageError("an archive is nothing for a terminal", hint="write it to a file with -o, or into a pipe")
+    return sys.stdout.buffer
 
 
 def _save_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,12 +44,7 @@ def _save_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _save(arguments: argparse.Namespace) -> int:
-    if arguments.output:
-        images.save(arguments.images, arguments.output, format=arguments.format)
-        return 0
-    if sys.stdout.isatty():
-        raise UsageError("an archive is nothing for a terminal", hint="write it to a file with -o, or into a pipe")
-    images.save(arguments.images, sys.stdout.buffer, format=arguments.format)
+    images.save(arguments.images, arguments.output or _standard_output(), format=arguments.format)
     return 0
 
 
@@ -64,6 +79,7 @@ def _copy(arguments: argparse.Namespace) -> int:
 
 
 COMMANDS = {
+    "export": (_export_arguments, _export),
     "save": (_save_arguments, _save),
     "load": (_load_arguments, _load),
     "copy": (_copy_arguments, _copy),

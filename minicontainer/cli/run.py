@@ -151,7 +151,7 @@ def _container(arguments: argparse.Namespace, image: Image) -> Container:
     open_paths = arguments.privileged or options.open_paths
     return image.container(
         arguments.command or None,
-        entries.Entry(arguments.name, arguments.image, command, keep=not arguments.rm),
+        entries.Entry(arguments.name, arguments.image, command, image.layers, keep=not arguments.rm),
         Namespaces(*kinds, hostname=arguments.hostname),
         Cgroup(
             memory=arguments.memory,

@@ -10,9 +10,9 @@ Read it in this order: `reference` (names), `manifest`, `platforms` and `choosin
 `proxies` and `transport` (the wire), `challenge`, `credentials`, `auth`, `login` (who we are), `registry` and `blobs`,
 `tar` and `unpack` (a layer becomes a directory), `store` and `session` (what is on disk, and what is arriving),
 `compression`, `fetching` and `workers` (layers arrive),
-`pulling`, `pushing`, `importing`, `saving`, `loading`, `copying` (the verbs), `image` (how it becomes a container),
-`progress`. Then what one learns from it: `trees`, `steps`, `explaining`, `inspecting`; and housekeeping: `usage`,
-`pruning`, `checking`.
+`pulling`, `pushing`, `importing`, `exporting`, `saving`, `loading`, `copying` (the verbs), `image` (how it becomes a
+container), `progress`. Then what one learns from it: `trees`, `steps`, `explaining`, `inspecting`; and housekeeping:
+`usage`, `pruning`, `checking`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from minicontainer.images.copying import copy as copy
     from minicontainer.images.explaining import explain as explain
     from minicontainer.images.explaining import shared as shared
+    from minicontainer.images.exporting import export as export
     from minicontainer.images.importing import import_ as import_
     from minicontainer.images.inspecting import inspect as inspect
     from minicontainer.images.loading import load as load
@@ -44,6 +45,7 @@ __all__ = [
     "copy",
     "disk_usage",
     "explain",
+    "export",
     "get",
     "history",
     "images",
@@ -65,6 +67,7 @@ _HOMES = {
     "copy": "copying",
     "disk_usage": "usage",
     "explain": "explaining",
+    "export": "exporting",
     "history": "steps",
     "import_": "importing",
     "inspect": "inspecting",

@@ -187,7 +187,7 @@ class _Checker:
         yield finding
 
     def swap(self, place: str, fresh: str, chain_id: str) -> None:
-        if chain_id in used_layers():
+        if chain_id in used_layers(ended=False):
             raise ImageError("a container uses it, and would lose its files", hint="stop the container first")
         if os.path.isdir(place):
             os.rename(place, f"{self.session.path}/{chain_id}.damaged")

@@ -67,7 +67,7 @@ def save(names: str | Sequence[str], output: str | IO[bytes], *, format: str = "
                     raise UsageError("oci-dir is a directory, not a stream", hint="give the path of a new directory")
                 _directory(content, output)
             elif isinstance(output, str):
-                _file(output, lambda file: _archive(content, file, docker=format == "docker-archive"))
+                write_whole(output, lambda file: _archive(content, file, docker=format == "docker-archive"))
             else:
                 _archive(content, output, docker=format == "docker-archive")
     except OSError as error:
@@ -179,7 +179,8 @@ def _directory(content: Content, path: str) -> None:
         raise
 
 
-def _file(path: str, write: Callable[[IO[bytes]], None]) -> None:
+def write_whole(path: str, write: Callable[[IO[bytes]], None]) -> None:
+    """Have `write` make the file `path`, which appears when it is whole; into a pipe or a device it goes at once."""
     if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):  # a pipe, /dev/stdout
         with open(path, "wb", buffering=0) as file:
             write(file)

@@ -265,7 +265,8 @@ class Store:
             used = used_layers() & (set(entry.layers) - wanted)
             if used and len(same) == 1:
                 raise ConflictError(
-                    f"image {entry.name or text} is in use by a container", hint="stop the container first"
+                    f"image {entry.name or text} is in use by a container",
+                    hint="remove the container first: `minicontainer ps -a` lists those that have ended, too",
                 )
             done = [f"Untagged: {Reference.parse(entry.name).familiar}"] if entry.name else []
             if len(same) == 1:
@@ -343,21 +344,27 @@ def host_error(error: OSError, root: str) -> HostError:
     return HostError(f"{place}: {name} ({error.strerror})", hint=hints.get(error.errno or 0, f"look at {place}"))
 
 
-def used_layers() -> set[str]:
-    """The chain ids that running containers have in their records, whichever part named them."""
-    return set().union(*layers_of_containers())
+def used_layers(*, ended: bool = True) -> set[str]:
+    """The chain ids of all layers that a container needs; without `ended`, a running one."""
+    return set().union(*layers_of_containers(ended=ended))
 
 
-def layers_of_containers() -> list[set[str]]:
-    """The same, for each container on its own."""
+def layers_of_containers(*, ended: bool = True) -> list[set[str]]:
+    """The same, for each container on its own: what a running one has in its record, whichever part named it, and what
+    one that is kept had when it began, which its own files are only the changes of."""
     import re
 
     from minicontainer.container import records
 
+    kept = f"{state.data_root()}/containers"
+    paths = {}
+    if ended and os.path.isdir(kept):
+        paths = {name: f"{kept}/{name}/container.json" for name in os.listdir(kept)}
+    paths |= {container: records.path(container) for container in records.all_containers()}
     found: list[set[str]] = []
-    for container in records.all_containers():
+    for path in paths.values():
         try:
-            with open(records.path(container)) as file:
+            with open(path) as file:
                 found.append(set(re.findall(r"/layers/([0-9a-f]{64})\b", file.read())))
         except FileNotFoundError:
             continue

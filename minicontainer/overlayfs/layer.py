@@ -42,7 +42,8 @@ def commit(upper: str, stream: IO[bytes], layers: Sequence[str] = (), *, source_
     `layers`, the base first, are needed only where the overlay had metacopy or redirect_dir on: what `upper` only
     refers to is read through them and written in full. `source_date_epoch`, in seconds, is the latest time of change
     that is written (<https://reproducible-builds.org/specs/source-date-epoch/>); None keeps all, to the nanosecond.
-    Raises ImageError, and ContainerError when a file changes while it is read. OCI image-spec, layer.md
+    What disappears while it is read is left out. Raises ImageError, and ContainerError when a file becomes shorter
+    while it is read. OCI image-spec, layer.md
     """
     writer = _Writer(stream, source_date_epoch)
     with Upper(upper, layers) as tree:
@@ -52,28 +53,35 @@ def commit(upper: str, stream: IO[bytes], layers: Sequence[str] = (), *, source_
 
 def _directory(writer: _Writer, tree: Upper, fd: int, path: str) -> None:
     for name in names(fd):
-        entry = os.stat(name, dir_fd=fd, follow_symlinks=False)
-        child, kind = f"{path}{name}", stat.S_IFMT(entry.st_mode)
-        if is_whiteout(entry):
-            writer.whiteout(f"{path}{OCI_PREFIX}{name}")
-        elif kind == stat.S_IFDIR:
+        try:
+            _name(writer, tree, fd, path, name)
+        except FileNotFoundError:  # its container has removed it since the directory was listed
+            continue
+
+
+def _name(writer: _Writer, tree: Upper, fd: int, path: str, name: str) -> None:
+    entry = os.stat(name, dir_fd=fd, follow_symlinks=False)
+    child, kind = f"{path}{name}", stat.S_IFMT(entry.st_mode)
+    if is_whiteout(entry):
+        writer.whiteout(f"{path}{OCI_PREFIX}{name}")
+    elif kind == stat.S_IFDIR:
+        content, opaque = tree.directory(name, fd, f"/{child}")
+        try:
             writer.entry(child + "/", entry, _place(fd, name))
-            content, opaque = tree.directory(name, fd, f"/{child}")
-            try:
-                if opaque:
-                    writer.whiteout(f"{child}/{OCI_OPAQUE}")
-                _directory(writer, tree, content, child + "/")
-            finally:
-                os.close(content)
-        elif kind == stat.S_IFREG and writer.first(child, entry):
-            content = tree.content(name, fd, f"/{child}")
-            try:
-                writer.entry(child, entry, _place(fd, name), content=content)
-            finally:
-                os.close(content)
-        elif kind != stat.S_IFSOCK:
-            target = os.readlink(name, dir_fd=fd) if kind == stat.S_IFLNK else ""
-            writer.entry(child, entry, _place(fd, name), target=target)
+            if opaque:
+                writer.whiteout(f"{child}/{OCI_OPAQUE}")
+            _directory(writer, tree, content, child + "/")
+        finally:
+            os.close(content)
+    elif kind == stat.S_IFREG and not writer.has(entry):
+        content = tree.content(name, fd, f"/{child}")
+        try:
+            writer.entry(child, entry, _place(fd, name), content=content)
+        finally:
+            os.close(content)
+    elif kind != stat.S_IFSOCK:
+        target = os.readlink(name, dir_fd=fd) if kind == stat.S_IFLNK else ""
+        writer.entry(child, entry, _place(fd, name), target=target)
 
 
 def _place(dir_fd: int, name: str) -> str:
@@ -91,9 +99,9 @@ class _Writer:
         self.sha256, self.size = hashlib.sha256(), 0
         self.seen: dict[tuple[int, int], str] = {}
 
-    def first(self, path: str, entry: os.stat_result) -> bool:
-        """Whether this file has not been written under another name."""
-        return entry.st_nlink == 1 or self.seen.setdefault((entry.st_dev, entry.st_ino), path) == path
+    def has(self, entry: os.stat_result) -> bool:
+        """Whether this file has been written under another name."""
+        return entry.st_nlink > 1 and (entry.st_dev, entry.st_ino) in self.seen
 
     def whiteout(self, path: str) -> None:
         """An empty file, the same wherever and whenever it is written."""
@@ -102,7 +110,7 @@ class _Writer:
     def entry(self, path: str, entry: os.stat_result, place: str, *, target: str = "", content: int = -1) -> None:
         kinds = {stat.S_IFDIR: b"5", stat.S_IFLNK: b"2", stat.S_IFIFO: b"6", stat.S_IFCHR: b"3", stat.S_IFBLK: b"4"}
         kind = kinds.get(stat.S_IFMT(entry.st_mode), b"0")
-        if kind in b"02346" and not self.first(path, entry):
+        if kind in b"02346" and self.has(entry):
             self._header(path, b"1", {}, entry, target=self.seen[entry.st_dev, entry.st_ino])
             return
         records = {}
@@ -112,6 +120,8 @@ class _Writer:
                 value = os.getxattr(place, name, follow_symlinks=False)
                 records[f"SCHILY.xattr.{key}"] = value.decode(errors="surrogateescape")
         size = os.fstat(content).st_size if content >= 0 else 0
+        if kind != b"5" and entry.st_nlink > 1:
+            self.seen[entry.st_dev, entry.st_ino] = path
         self._header(path, kind, records, entry, target=target, size=size)
         if content >= 0:
             self._content(path, content, size)
