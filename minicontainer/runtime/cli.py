@@ -162,7 +162,7 @@ def _phrase(error: Exception) -> str:
     """The message on one line, with what engines look for in it: the system's own word for what is missing."""
     text = str(error).replace("\n  hint: ", " (") + (")" if "\n  hint: " in str(error) else "")
     number = getattr(error, "errno", 0)
-    if number and os.strerror(number).lower() not in text.lower():
+    if number and os.strerror(number).lower() not in text:  # in lower case: engines make exit statuses of these words
         text += f": {os.strerror(number).lower()}"
     return text
 

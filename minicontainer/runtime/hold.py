@@ -15,7 +15,7 @@ from minicontainer import linux
 from minicontainer.container.channel import Channel
 from minicontainer.container.failures import as_error
 from minicontainer.container.part import Host, Inside, Part
-from minicontainer.errors import CommandNotFound, ConflictError
+from minicontainer.errors import CommandNotExecutable, CommandNotFound, ConflictError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,15 +55,19 @@ class Hold(Part):
 
 
 def look_up(inside: Inside) -> None:
-    """Fail now, not at `start`, for a command that is not there."""
+    """Fail now, not at `start`, for a command that is not there, or that cannot be executed."""
     command = inside.argv[0]
     if "/" in command:
-        found = os.path.lexists(command)
+        places = [command]
     else:
-        found = any(os.path.lexists(f"{place or '.'}/{command}") for place in inside.env.get("PATH", "").split(":"))
-    if not found:
+        places = [f"{place or '.'}/{command}" for place in inside.env.get("PATH", "").split(":")]
+    there = [place for place in places if os.path.exists(place)]
+    if not there:
         where = "" if "/" in command else "executable file not found in $PATH: "
         raise CommandNotFound(f'exec: "{command}": {where}no such file or directory', call="execve", errno=errno.ENOENT)
+    # as whoever it will run as: an access(2) would ask for the real user, and root may execute what has one x bit
+    if not any(os.access(place, os.X_OK, effective_ids=True) and not os.path.isdir(place) for place in there):
+        raise CommandNotExecutable(f'exec: "{command}": permission denied', call="execve", errno=errno.EACCES)
 
 
 def go(directory: str, listener: Callable[[int], None]) -> None:
