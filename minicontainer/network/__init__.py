@@ -7,9 +7,10 @@ A network namespace is a network stack with nothing plugged in. This chapter plu
 >>> Container(["httpd", "-f"], PivotRoot(rootfs), Bridge(publish={8080: 80})).run()   # doctest: +SKIP
 
 Read it in this order: `netlink` (how the kernel is asked), `links` (bridge, cable, address, route), `addresses` (who
-has which), `ports`, `firewall` and `conntrack` (in from outside, out to it), `files` (names), `bridge` (the part that
-does it all), `modes` (the three networks that are none of ours). In a container's list of parts the network stands
-behind the one that brings the root: the files for names are mounted into it.
+has which), `ports`, `firewall` and `conntrack` (in from outside, out to it), `files` (names), `arrival` (when the
+cable is ready), `bridge` (the part that does it all), `modes` (the three networks that are none of ours). In a
+container's list of parts the network stands behind the one that brings the root: the files for names are mounted into
+it.
 
 Then come networks of the user's own, in which containers know each other by name:
 

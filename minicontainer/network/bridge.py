@@ -26,7 +26,7 @@ import os
 from minicontainer import linux, state
 from minicontainer.container.part import Part
 from minicontainer.errors import HostError, UsageError
-from minicontainer.network import conntrack, files, firewall, forwarding, links
+from minicontainer.network import arrival, conntrack, files, firewall, forwarding, links
 from minicontainer.network.addresses import Plan, Subnet, hardware_address, machine_lock, number
 from minicontainer.network.netlink import Netlink
 from minicontainer.network.ports import Port, claim, read
@@ -125,6 +125,9 @@ class Bridge(Part):
 
     def mount(self, inside: Inside) -> None:
         files.mount(inside)
+
+    def enter(self, inside: Inside) -> None:
+        arrival.wait("eth0", self.address, self.gateway)
 
     def release(self) -> None:
         if not self.container:

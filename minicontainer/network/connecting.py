@@ -16,7 +16,7 @@ from minicontainer import linux
 from minicontainer.container import Container, records
 from minicontainer.container.part import Part
 from minicontainer.errors import ConflictError, NotFoundError
-from minicontainer.network import files, interfaces, links, membership, networks
+from minicontainer.network import arrival, files, interfaces, links, membership, networks
 from minicontainer.network.join import texts
 from minicontainer.network.membership import Endpoint
 from minicontainer.network.netlink import Netlink
@@ -73,6 +73,7 @@ class _Configure(Part):
         linux.setns(inside.fds["network"], linux.CLONE_NEWNET)
         with Netlink() as netlink:
             interfaces.configure(netlink, self.wishes)
+        arrival.wait_all(self.wishes)
 
 
 class _Unplug(_Configure):

@@ -16,7 +16,7 @@ from __future__ import annotations
 from minicontainer import linux
 from minicontainer.container.part import Part
 from minicontainer.errors import UsageError
-from minicontainer.network import files, interfaces, links, membership, networks
+from minicontainer.network import arrival, files, interfaces, links, membership, networks
 from minicontainer.network.membership import Endpoint
 from minicontainer.network.netlink import Netlink
 from minicontainer.network.ports import Port, read
@@ -84,6 +84,9 @@ class Join(Part):
 
     def mount(self, inside: Inside) -> None:
         files.mount(inside)
+
+    def enter(self, inside: Inside) -> None:
+        arrival.wait_all(self.wishes)
 
     def release(self) -> None:
         if self.container:
