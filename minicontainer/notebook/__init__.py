@@ -9,6 +9,7 @@ screen readers, for a terminal, and for a page that does not run HTML.
     question("…", {…}, "…")      a question whose answers say themselves whether they are right
     Chart(title, x=…, y=…)       axes with units, colours that everybody can tell apart
     heat_map({"we": 4711, …})    which process is in which namespace
+    rights_map({"box": container}, "…")   which process has which capability; outcomes(…): which attack got out
     milliseconds(calls)          where the time goes, from `linux.trace()`
     Waterfall(), manifest_tree([…])   a pull, layer by layer, and the documents of images
     anatomy(explain(…)), file_tree(explain(…))   what made each layer, and which layer each file comes from
@@ -33,6 +34,7 @@ from minicontainer.notebook.pulls import Waterfall, bars, manifest_tree
 from minicontainer.notebook.questions import question
 from minicontainer.notebook.recording import Recording
 from minicontainer.notebook.registry import TinyRegistry
+from minicontainer.notebook.rights import outcomes, rights_map
 from minicontainer.notebook.show import Shown
 from minicontainer.notebook.sources import source
 
@@ -58,6 +60,8 @@ __all__ = [
     "heat_map",
     "manifest_tree",
     "milliseconds",
+    "outcomes",
     "question",
+    "rights_map",
     "source",
 ]
