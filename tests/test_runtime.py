@@ -588,6 +588,22 @@ def test_the_log_is_in_the_form_that_engines_read(bundle: Bundle) -> None:
     assert (entry["level"], "no such file or directory" in entry["msg"].lower()) == ("error", True)
 
 
+def test_what_cannot_be_granted_is_a_warning_and_not_in_the_output(bundle: Bundle) -> None:
+    sets = bundle.process["capabilities"]
+    sets["ambient"] = list(sets["permitted"])  # none of them is inheritable
+    bundle.says("grep", "CapAmb", "/proc/self/status")
+    bundle.write()
+    said = bundle.ask("run", bundle.name())
+    assert said.stdout == "CapAmb:\t0000000000000000\n"
+    assert "3 capabilities are not ambient" in said.stderr
+    log = bundle.directory / "log.json"
+    said = bundle.ask("--log", os.fspath(log), "--log-format=json", "run", bundle.name())
+    assert (said.returncode, said.stderr) == (0, "")  # the container's own stderr
+    entry = json.loads(log.read_text())
+    assert entry["level"] == "warning"
+    assert "3 capabilities are not ambient" in entry["msg"]
+
+
 def test_systemd_is_refused_clearly(bundle: Bundle) -> None:
     done = bundle.ask("--systemd-cgroup", "create", bundle.name())
     assert done.returncode == 1

@@ -11,6 +11,8 @@ from __future__ import annotations
 import os
 import sys
 
+from minicontainer.runtime import log
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,9 +115,11 @@ def main(argv: list[str] | None = None) -> int:
             return _help()
         if options.get("log-format", "text") not in ("text", "json"):
             raise _Wrong(f"invalid log-format: {options['log-format']!r}")
+        if options.get("log"):
+            log.open_(options["log"], options.get("log-format", "text"))
         return _verb(words[0], words[1:], options)
     except _Wrong as error:
-        return _complain(str(error), options)
+        return _complain(str(error))
 
 
 def _verb(verb: str, rest: list[str], options: dict[str, Any]) -> int:
@@ -139,23 +143,21 @@ def _verb(verb: str, rest: list[str], options: dict[str, Any]) -> int:
                 raise ContainerError(f"--{label} is not supported")
         from minicontainer.runtime import states, verbs
 
-        if options.get("log"):
-            options["log"] = os.path.abspath(options["log"])
         root = os.path.abspath(options.get("root") or states.DEFAULT_ROOT)
         act: Callable[[str, dict[str, Any], list[str]], int] = getattr(verbs, name)
         if options.get("debug"):
             from minicontainer import linux
 
-            with linux.trace(lambda call: _log("debug", str(call), options)):
+            with linux.trace(lambda call: log.write("debug", str(call))):
                 return act(root, given, words)
         return act(root, given, words)
     except (ContainerError, OSError) as error:
         text = _phrase(error) if isinstance(error, ContainerError) else str(error)
-        return _complain(text, options) if verb != "exec" else _complain(text, options) * 255
+        return _complain(text) if verb != "exec" else _complain(text) * 255
     except Exception as error:  # a mistake of ours: whoever called reads one line, and --debug has the rest
         if options.get("debug"):
             raise
-        return _complain(f"{type(error).__name__} in {verb}: {error}", options)
+        return _complain(f"{type(error).__name__} in {verb}: {error}")
 
 
 def _phrase(error: Exception) -> str:
@@ -224,27 +226,7 @@ def _help() -> int:
     return 0
 
 
-def _complain(text: str, options: dict[str, Any]) -> int:
-    """Say what went wrong where the caller looks for it."""
-    if options.get("log"):
-        _log("error", text, options)
-    print(f"minicontainer-runtime: {text}", file=sys.stderr)
+def _complain(text: str) -> int:
+    """Say what went wrong where the caller looks for it; the exit status of a verb that failed."""
+    log.fail(text)
     return 1
-
-
-def _log(level: str, text: str, options: dict[str, Any]) -> None:
-    """One line in --log, or on stderr where there is none, in the form that engines read."""
-    import json
-    import time
-
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    if options.get("log-format") == "json":
-        line = json.dumps({"level": level, "msg": text, "time": now})
-    else:
-        line = f'time="{now}" level={level} msg={json.dumps(text)}'
-    log = options.get("log")
-    try:
-        with open(log, "a") if log else open(2, "w", closefd=False) as file:
-            file.write(line + "\n")
-    except OSError as error:
-        print(f"cannot write to the log {log}: {error.strerror}", file=sys.stderr)

@@ -8,11 +8,10 @@ it demands (config.md, "Extensibility").
 from __future__ import annotations
 
 import os
-import sys
 
 from minicontainer import linux, state
 from minicontainer.errors import UsageError
-from minicontainer.runtime import hooks
+from minicontainer.runtime import hooks, log
 from minicontainer.runtime.cgroup import Cgroup
 from minicontainer.runtime.console import Console
 from minicontainer.runtime.identity import Identity, Personality
@@ -161,7 +160,13 @@ def _capabilities(sets: dict[str, list[str]], in_user_namespace: bool) -> Capabi
         kept[kind] = [word for word in words if word in NAMES and held >> NAMES.index(word) & 1]
         left_out |= {*words} - {*kept[kind]}
     if left_out:
-        print(f"minicontainer-runtime: warning: cannot grant CAP_{', CAP_'.join(sorted(left_out))}", file=sys.stderr)
+        log.warn(f"cannot grant CAP_{', CAP_'.join(sorted(left_out))}")
+    # buildah asks for all to be ambient and for none to be inheritable: the kernel grants no such, capabilities(7)
+    possible = {*kept["inheritable"]} & {*kept["permitted"]}
+    ambient = [word for word in kept["ambient"] if word in possible]
+    if impossible := len(kept["ambient"]) - len(ambient):
+        log.warn(f"{impossible} capabilities are not ambient: they are not both permitted and inheritable")
+    kept["ambient"] = ambient
     return Capabilities.exactly(**kept)
 
 

@@ -9,6 +9,7 @@ import time
 from minicontainer import linux, state
 from minicontainer.errors import ConflictError, ContainerError, NotFoundError, TimeoutExpired, UsageError
 from minicontainer.lean import dumps, signal
+from minicontainer.runtime import log
 from minicontainer.runtime.states import State, has_let_go, listed
 
 TYPE_CHECKING = False
@@ -224,7 +225,7 @@ def _destroy(container: State) -> None:
         try:
             hooks.run("poststop", [entry], described)
         except ContainerError as error:  # it is gone all the same, and the others run
-            print(f"minicontainer-runtime: warning: {error}", file=sys.stderr)
+            log.warn(str(error))
 
 
 def _end_process(pid: int, start_time: int, directories: dict[str, str]) -> None:
