@@ -105,6 +105,62 @@ def test_run_joins_networks_with_names_addresses_and_ports(machine: Machine, ima
     assert command("network", "prune").split() == ["back", "front", "shop"]
 
 
+def test_limits_are_asked_for_with_the_network(machine: Machine, image: str) -> None:
+    for name in ("shop", "back"):
+        command("network", "create", name)
+    wish = "name=shop,alias=web,ip6=,download=20M,upload=4M"
+    assert "'ip6=' has no value" in command("run", "--rm", "--network", wish, image, "true", status=125)
+    wish = wish.replace("ip6=,", "")
+    one = command("run", "-d", "--name", "one", "--network", wish, image, "sleep", "1000").strip()
+    try:
+        member = inspect("shop")["members"][one]
+        assert (member["names"], member["download"], member["upload"]) == (
+            ["one", one[:12], "web"],
+            20_000_000,
+            4_000_000,
+        )
+        assert _rate(machine, member["link"]) == 20_000_000 // 8
+        assert _rate(machine, member["link"].replace("-v", "-i")) == 4_000_000 // 8
+        command("network", "connect", "--download", "8M", "back", "one")
+        assert _rate(machine, inspect("back")["members"][one]["link"]) == 8_000_000 // 8
+        command("network", "disconnect", "back", "one")
+        connect = ["network", "connect", "--delay", "20ms", "--loss", "1%", "back", "one"]
+        delayed = subprocess.run(
+            [sys.executable, "-m", "minicontainer.cli", *connect],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if delayed.returncode == 0:
+            (netem,) = _queues(machine, inspect("back")["members"][one]["link"], "netem")
+            assert (netem["options"]["delay"]["delay"], netem["options"]["loss-random"]["loss"]) == (0.02, 0.01)
+        else:
+            assert "this kernel has no netem" in delayed.stderr
+            assert inspect("back")["members"] == {}
+    finally:
+        command("rm", "-f", "one")
+    for words, complaint in (
+        ("name=shop,download=fast", "'fast' is not a rate (bits per second"),
+        ("name=shop,delay=soon", "'soon' is not a delay"),
+        ("name=shop,loss=200%", "'200%' is not a part of the packets"),
+        ("name=shop,speed=1", "speed is not known (KEY is one of name, alias, ip"),
+        ("alias=web", "names no network"),
+        ("name=shop,name=back", "name is given twice"),
+        ("name=shop,ip=10.9.0.7 --ip 10.9.0.8", "choose an address each"),
+        ("name=nowhere,upload=1M", "no network 'nowhere'"),
+    ):
+        assert complaint in command("run", "--rm", "--network", *words.split(), image, "true", status=125)
+
+
+def _queues(machine: Machine, link: str, kind: str) -> Any:
+    return [it for it in json.loads(machine.run("tc", "-j", "qdisc", "show", "dev", link)) if it["kind"] == kind]
+
+
+def _rate(machine: Machine, link: str) -> int:
+    (bucket,) = _queues(machine, link, "tbf")
+    return int(bucket["options"]["rate"])
+
+
 def test_explain_shows_a_join_in_words(machine: Machine, image: str) -> None:
     command("network", "create", "--ipv6", "shop")
     done = subprocess.run(

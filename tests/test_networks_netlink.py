@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 from typing import TYPE_CHECKING, Any
 
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
@@ -115,3 +116,14 @@ def test_token_bucket() -> None:
     assert attribute(found, "TCA_KIND") == "tbf"
     bucket = attribute(found, "TCA_OPTIONS", "TCA_TBF_PARMS")
     assert (bucket["rate"], bucket["limit"]) == (2_500_000, 2_500_000 // 20 + (1 << 17))
+
+
+def test_delay_and_a_bucket_behind_it() -> None:
+    request = shaping.delay_request(5, 20, 0.01)
+    found = read(tcmsg, request)
+    assert (found["index"], found["handle"], found["parent"]) == (5, 0x20000, 0xFFFFFFFF)
+    assert attribute(found, "TCA_KIND") == "netem"
+    latency, limit, loss = struct.unpack_from("=3I", request, request.index(b"netem") + 12)
+    assert (latency, limit, loss) == (20_000 * 15.625, 1000, round(0xFFFFFFFF / 100))
+    bucket = read(tcmsg, shaping.bucket_request(5, 20_000_000, shaping.NETEM + 1))
+    assert bucket["parent"] == 0x20001

@@ -90,6 +90,17 @@ def test_rates_are_read(wish: str | int, bits: int) -> None:
     assert shaping.rate(wish) == bits
 
 
+def test_delays_and_losses_are_read() -> None:
+    assert [shaping.duration(wish) for wish in ("20ms", "0.5s", "300us", 7, "7", 0)] == [20, 500, 0.3, 7, 7, 0]
+    assert [shaping.part(wish) for wish in ("1%", 0.01, "0.01", "100%", 0)] == [0.01, 0.01, 0.01, 1, 0]
+    for wish in ("-1ms", "soon", "61s", "nan", "inf", "", "ms"):
+        with pytest.raises(UsageError, match="not a delay"):
+            shaping.duration(wish)
+    for wish in ("101%", "-1%", "nan", "%", "2"):
+        with pytest.raises(UsageError, match="not a part"):
+            shaping.part(wish)
+
+
 @pytest.mark.parametrize("wish", ["fast", "-1", "10x", "1", "999999G", "nan", ""])
 def test_rate_that_makes_no_sense(wish: str) -> None:
     with pytest.raises(UsageError, match="is not a rate"):

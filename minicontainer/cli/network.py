@@ -42,11 +42,44 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     connect("--ip", default="", metavar="ADDRESS", help="its address there")
     connect("--ip6", default="", metavar="ADDRESS", help="its IPv6 address there")
     connect("--alias", action="append", default=[], metavar="NAME", help="another name for it there")
+    connect("--download", default="0", metavar="RATE", help="at most so many bits per second towards it: 10M")
+    connect("--upload", default="0", metavar="RATE", help="at most so many away from it")
+    connect("--delay", default="0", metavar="TIME", help="what goes to it waits so long: 20ms")
+    connect("--loss", default="0", metavar="PART", help="so much of what goes to it gets lost: 1%%")
     connect("network", metavar="NETWORK")
     connect("container", metavar="CONTAINER")
     disconnect = verbs.add_parser("disconnect", help="take a container out of a network").add_argument
     disconnect("network", metavar="NETWORK")
     disconnect("container", metavar="CONTAINER")
+
+
+def endpoint(text: str) -> Endpoint:
+    """`--network` of `run`: a name, or in Docker's long form what is wished there, `name=shop,alias=web,upload=5M`."""
+    if "=" not in text:
+        return Endpoint(text)
+    found: dict[str, str] = {}
+    aliases = []
+    for word in text.split(","):
+        key, equals, value = word.partition("=")
+        if not equals or not value:
+            raise UsageError(f"--network {text}: {word!r} has no value", hint="name=NETWORK,KEY=VALUE,…")
+        if key == "alias":
+            aliases.append(value)
+        elif key not in ("name", "ip", "ip6", *_SHAPES):
+            known = ", ".join(("name", "alias", "ip", "ip6", *_SHAPES))
+            raise UsageError(f"--network {text}: {key} is not known", hint=f"KEY is one of {known}")
+        elif key in found:
+            raise UsageError(f"--network {text}: {key} is given twice")
+        else:
+            found[key] = value
+    if "name" not in found:
+        raise UsageError(f"--network {text} names no network", hint="name=NETWORK,KEY=VALUE,…")
+    shapes = {name: found[name] for name in _SHAPES if name in found}
+    return Endpoint(found["name"], found.get("ip", ""), found.get("ip6", ""), aliases, **shapes)
+
+
+_SHAPES = ("download", "upload", "delay", "loss")
+"""What `Endpoint` calls the limits."""
 
 
 def _network(arguments: argparse.Namespace) -> int:
@@ -135,7 +168,8 @@ def _prune(arguments: argparse.Namespace) -> int:
 
 def _connect(arguments: argparse.Namespace) -> int:
     container = entries.running(arguments.container)["id"]
-    connecting.connect(container, Endpoint(arguments.network, arguments.ip, arguments.ip6, arguments.alias))
+    wishes = {name: getattr(arguments, name) for name in _SHAPES}
+    connecting.connect(container, Endpoint(arguments.network, arguments.ip, arguments.ip6, arguments.alias, **wishes))
     return 0
 
 

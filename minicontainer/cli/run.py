@@ -48,7 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--cpus", metavar="N", help="at most so many CPUs' time: 0.5")
     add("--cpuset-cpus", metavar="LIST", help="only on these CPUs: 0-1")
     add("--pids-limit", metavar="N", help="at most so many processes")
-    add("--network", action="append", default=[], metavar="NET", help="bridge, host, none, container:NAME, or your own")
+    add(
+        "--network",
+        action="append",
+        default=[],
+        metavar="NET",
+        help="bridge, host, none, container:NAME, or your own; in full name=NET,alias=NAME,ip=ADDRESS,ip6=ADDRESS,"
+        "download=10M,upload=10M,delay=20ms,loss=1%%",
+    )
     add("--ip", default="", metavar="ADDRESS", help="its address in the first of your own networks")
     add("--ip6", default="", metavar="ADDRESS", help="its IPv6 address there")
     add("--network-alias", action="append", default=[], metavar="NAME", help="another name for it in your own networks")
@@ -234,15 +241,20 @@ def _network(arguments: argparse.Namespace) -> tuple[Part, tuple[str, ...]]:
     raise UsageError(f"--network {words[0]} names no container", hint="container:NAME of a running one")
 
 
-def _own_networks(arguments: argparse.Namespace, names: list[str]) -> Part:
+def _own_networks(arguments: argparse.Namespace, words: list[str]) -> Part:
+    from minicontainer.cli.network import endpoint
     from minicontainer.network import networks
     from minicontainer.network.join import Join
-    from minicontainer.network.membership import Endpoint
 
-    for name in names:
-        networks.get(name)
-    first = Endpoint(names[0], arguments.ip, arguments.ip6)
-    return Join(first, *names[1:], publish=arguments.publish, aliases=arguments.network_alias)
+    wanted = [endpoint(word) for word in words]
+    for it in wanted:
+        networks.get(it.network)
+    for option, name in (("ip", "address"), ("ip6", "address6")):
+        if chosen := getattr(arguments, option):
+            if getattr(wanted[0], name):
+                raise UsageError(f"--{option} and --network {words[0]} choose an address each", hint="leave out one")
+            setattr(wanted[0], name, chosen)
+    return Join(*wanted, publish=arguments.publish, aliases=arguments.network_alias)
 
 
 def _environment(arguments: argparse.Namespace) -> dict[str, str]:

@@ -36,7 +36,8 @@ class Endpoint:
     """A wish to be in a network: with a certain address, under other names, no faster than so many bits per second.
 
     `aliases` are names beside the container's own. `download` is towards the container, `upload` away from it, in
-    bits per second or as text (`"10M"`); 0: no limit.
+    bits per second or as text (`"10M"`); 0: no limit. What goes to the container waits for `delay` (milliseconds, or
+    text: `"20ms"`), and `loss` of it (`"1%"`, or 0.01) gets lost.
     """
 
     def __init__(
@@ -47,10 +48,18 @@ class Endpoint:
         aliases: Iterable[str] = (),
         download: int | str = 0,
         upload: int | str = 0,
+        delay: float | str = 0,
+        loss: float | str = 0,
     ) -> None:
         self.network, self.address, self.address6 = network, address, address6
         self.aliases = [networks.check_label(alias, "an alias") for alias in aliases]
         self.download, self.upload = shaping.rate(download), shaping.rate(upload)
+        self.delay, self.loss = shaping.duration(delay), shaping.part(loss)
+
+    @property
+    def shaped(self) -> bool:
+        """Whether it asks for anything that the host has to see to between the two ends of the cable."""
+        return bool(self.download or self.upload or self.delay or self.loss)
 
 
 def enter(container: str, names: Sequence[str], endpoints: Sequence[Endpoint], ports: Sequence[Port]) -> list[Port]:
@@ -68,7 +77,7 @@ def enter(container: str, names: Sequence[str], endpoints: Sequence[Endpoint], p
         there = [network.members[container] for network in everything.values() if container in network.members]
         first = max((networks.interface_number(member.interface) + 1 for member in there), default=0)
         for place, (network, endpoint) in enumerate(zip(chosen, endpoints, strict=True)):
-            if (endpoint.download or endpoint.upload) and not driver_called(network.driver).is_router:
+            if endpoint.shaped and not driver_called(network.driver).is_router:
                 raise UsageError(
                     f"bandwidth cannot be limited in {network.driver} network {network.name}",
                     hint="the host is not in between there; leave out the limit",
@@ -78,6 +87,7 @@ def enter(container: str, names: Sequence[str], endpoints: Sequence[Endpoint], p
             known = [name for name in dict.fromkeys([*names, *endpoint.aliases]) if name]
             member = Member("", "", link, f"eth{first + place}", known)
             member.download, member.upload = endpoint.download, endpoint.upload
+            member.delay, member.loss = endpoint.delay, endpoint.loss
             network.reserve(container, endpoint.address, endpoint.address6, member)
         with Netlink() as netlink, machine_lock():
             if outlet is not None:

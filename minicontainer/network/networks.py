@@ -38,7 +38,7 @@ RESERVED = ("bridge", "host", "none", "default", "container")
 
 _POOL = [f"10.{second}.{third}.0/24" for second in range(222, 231) for third in range(256)]
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
-_MEMBER = ("address", "address6", "link", "interface", "names", "ports", "download", "upload")
+_MEMBER = ("address", "address6", "link", "interface", "names", "ports", "download", "upload", "delay", "loss")
 
 
 class Member:
@@ -56,11 +56,15 @@ class Member:
         ports: Iterable[dict[str, Any]] = (),
         download: int = 0,
         upload: int = 0,
+        delay: float = 0,
+        loss: float = 0,
     ) -> None:
         self.address, self.address6, self.link, self.interface = address, address6, link, interface
         self.names, self.ports = list(names), list(ports)
         self.download, self.upload = download, upload
         """Bits per second towards the container, and away from it; 0: as fast as it goes."""
+        self.delay, self.loss = delay, loss
+        """Milliseconds that what goes to the container waits, and the part of it that is lost."""
 
     def record(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _MEMBER}

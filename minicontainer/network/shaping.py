@@ -10,7 +10,8 @@ send, and the host's end is ours, so:
 A token bucket fills at the rate; each byte takes a token with it, and waits where there is none. The bucket's size is
 how much may pass at once after a pause. Both stand outside the container, which can therefore not remove them.
 
-Delay and loss (netem) can be added where the kernel has it; `delay` says so where not.
+Where the kernel has netem, what goes to the container can also be held back for a while (delay) and in part be lost,
+for a network that is as bad as a real one. It stands in front of the bucket.
 
 Sources: tc(8), tc-tbf(8), tc-mirred(8), <linux/pkt_sched.h>, <linux/pkt_cls.h>.
 """
@@ -53,6 +54,8 @@ ETH_P_ALL = 0x0003
 
 PSCHED_TICKS = 15.625
 """How many of the kernel's scheduler ticks are a microsecond: 64 ns each. <net/pkt_sched.h>"""
+NETEM = 0x00020000
+"""The handle of the queue that delays and loses, when there is one (2: in the words of tc)."""
 LATENCY = 0.05
 """Seconds that a packet may wait for its token; who would wait longer is dropped."""
 
@@ -74,11 +77,38 @@ def rate(wish: int | str) -> int:
     return found
 
 
+def duration(wish: float | str) -> float:
+    """Milliseconds, from a number of them or from text: `"20ms"`, `"1.5s"`, `"300us"`."""
+    text = str(wish).strip().lower()
+    unit = next((it for it in ("ms", "us", "s") if text.endswith(it)), "")
+    try:
+        found = float(text.removesuffix(unit)) * {"s": 1000, "us": 0.001}.get(unit, 1)
+    except ValueError:
+        found = -1
+    if not 0 <= found <= 60_000:
+        raise UsageError(f"{wish!r} is not a delay", hint="milliseconds: 20ms, 0.5s; a minute at most")
+    return found
+
+
+def part(wish: float | str) -> float:
+    """A part of the whole, from 0 to 1: from such a number, or from text: `"1%"`, `"0.01"`."""
+    text = str(wish).strip()
+    try:
+        found = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        found = -1
+    if not 0 <= found <= 1:
+        raise UsageError(f"{wish!r} is not a part of the packets", hint="1% or 0.01: one in a hundred")
+    return found
+
+
 def limit(netlink: Netlink, member: Member) -> None:
     """Put the member's limits in front of the host's end of its cable. Raises HostError where the kernel cannot."""
+    if member.delay or member.loss:
+        delay(netlink, member.link, member.delay, member.loss)
     try:
         if member.download:
-            _bucket(netlink, member.link, member.download)
+            _bucket(netlink, member.link, member.download, NETEM + 1 if member.delay or member.loss else TC_H_ROOT)
         if member.upload:
             _redirect(netlink, member.link, ifb(member.link))
             _bucket(netlink, ifb(member.link), member.upload)
@@ -98,26 +128,19 @@ def forget(netlink: Netlink, member: Member) -> None:
 
 
 def delay(netlink: Netlink, link: str, milliseconds: float = 0, loss: float = 0) -> None:
-    """Let everything that `link` sends wait, and lose a part of it (0.01: one in a hundred). For experiments.
+    """Let everything that `link` sends wait, and lose a part of it (0.01: one in a hundred).
 
     Raises HostError where the kernel has no netem.
     """
-    latency, lost = round(milliseconds * 1000 * PSCHED_TICKS), round(loss * 0xFFFFFFFF)
-    options = struct.pack("=6I", latency, 1000, lost, 0, 0, 0)  # struct tc_netem_qopt
+    words = f"netem on {link}, {milliseconds} ms, loss {loss:.2%}"
+    request = delay_request(_socket.if_nametoindex(link), milliseconds, loss)
     try:
-        netlink.change(
-            "RTM_NEWQDISC",
-            f"netem on {link}, {milliseconds} ms, loss {loss}",
-            RTM_NEWQDISC,
-            NLM_F_CREATE | NLM_F_REPLACE,
-            _tcmsg.pack(0, _socket.if_nametoindex(link), 0, TC_H_ROOT, 0)
-            + attribute(TCA_KIND, "netem")
-            + attribute(TCA_OPTIONS, options),
-        )
+        netlink.change("RTM_NEWQDISC", words, RTM_NEWQDISC, NLM_F_CREATE | NLM_F_REPLACE, request)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.EOPNOTSUPP):
             raise HostError(
-                "this kernel has no netem, which delays and loses packets", hint="modprobe sch_netem, if it is a module"
+                "this kernel has no netem, which delays and loses packets",
+                hint="modprobe sch_netem, if it is a module; or leave out delay and loss",
             ) from error
         raise
 
@@ -128,8 +151,8 @@ def ifb(cable: str) -> str:
     return f"{head}-i{tail}"
 
 
-def _bucket(netlink: Netlink, link: str, bits: int) -> None:
-    request = bucket_request(_socket.if_nametoindex(link), bits)
+def _bucket(netlink: Netlink, link: str, bits: int, parent: int = TC_H_ROOT) -> None:
+    request = bucket_request(_socket.if_nametoindex(link), bits, parent)
     words = f"tbf on {link}, {bits} bit/s"
     netlink.change("RTM_NEWQDISC", words, RTM_NEWQDISC, NLM_F_CREATE | NLM_F_REPLACE, request)
 
@@ -157,7 +180,7 @@ def burst(bits: int) -> int:
     return max(bits // 8 // 100, 1 << 17 if bits >= 10**7 else 1 << 14)
 
 
-def bucket_request(index: int, bits: int) -> bytes:
+def bucket_request(index: int, bits: int, parent: int = TC_H_ROOT) -> bytes:
     octets, size = bits // 8, burst(bits)
     spec = _ratespec.pack(0, 1, 0, -1, 0, min(octets, 0xFFFFFFFF))  # 1: TC_LINKLAYER_ETHERNET
     ticks = min(round(size * 1e6 / octets * PSCHED_TICKS), 0xFFFFFFFF)
@@ -166,7 +189,13 @@ def bucket_request(index: int, bits: int) -> bytes:
     options = attribute(TCA_TBF_PARMS, parameters) + attribute(TCA_TBF_BURST, size)
     if octets > 0xFFFFFFFF:
         options += attribute(TCA_TBF_RATE64, struct.pack("=Q", octets))
-    return _tcmsg.pack(0, index, 0x00010000, TC_H_ROOT, 0) + attribute(TCA_KIND, "tbf") + nested(TCA_OPTIONS, options)
+    return _tcmsg.pack(0, index, 0x00010000, parent, 0) + attribute(TCA_KIND, "tbf") + nested(TCA_OPTIONS, options)
+
+
+def delay_request(index: int, milliseconds: float, loss: float) -> bytes:
+    latency, lost = round(milliseconds * 1000 * PSCHED_TICKS), round(loss * 0xFFFFFFFF)
+    options = struct.pack("=6I", latency, 1000, lost, 0, 0, 0)  # struct tc_netem_qopt; at most 1000 packets wait
+    return _tcmsg.pack(0, index, NETEM, TC_H_ROOT, 0) + attribute(TCA_KIND, "netem") + attribute(TCA_OPTIONS, options)
 
 
 def redirect_request(index: int, to: int) -> bytes:
