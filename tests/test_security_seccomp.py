@@ -326,6 +326,12 @@ sys.exit(Container(["true"], *parts).run())
     assert set(after[: after.index("execve")]) <= {"sendto"}
 
 
+def test_a_number_has_its_name_and_a_name_its_number() -> None:
+    names = {number: libseccomp.name_of("x86_64", number) for number in range(600)}
+    assert (names[0], names[39], names[400], names[599]) == ("read", "getpid", "", "")
+    assert all(libseccomp.number_of("x86_64", name) == number for number, name in names.items() if name)
+
+
 def test_libseccomp_is_there() -> None:
     assert ctypes.util.find_library("seccomp")
 

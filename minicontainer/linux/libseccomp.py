@@ -56,6 +56,9 @@ def _load() -> Any:
         library.seccomp_attr_set.argtypes = (c_void_p, c_int, c_uint)
         library.seccomp_syscall_resolve_name.argtypes = (c_char_p,)
         library.seccomp_syscall_resolve_name_arch.argtypes = (c_uint, c_char_p)
+        library.seccomp_syscall_resolve_num_arch.argtypes = (c_uint, c_int)
+        library.seccomp_syscall_resolve_num_arch.restype = c_void_p
+        library.free.argtypes, library.free.restype = (c_void_p,), None  # libc's: the names it returns are ours
         library.seccomp_rule_add_array.argtypes = (c_void_p, c_uint, c_int, c_uint, c_void_p)
         library.seccomp_export_bpf.argtypes = (c_void_p, c_int)
         _library = library
@@ -66,6 +69,17 @@ def number_of(architecture: str, call: str) -> int:
     """A call's number on an architecture (`x86_64`); negative where it has none. Raises Missing, ValueError."""
     library = _load()
     return int(library.seccomp_syscall_resolve_name_arch(_token(library, architecture), call.encode()))
+
+
+def name_of(architecture: str, number: int) -> str:
+    """The name of a call on an architecture; "" for a number that has none there. Raises Missing, ValueError."""
+    library = _load()
+    text = library.seccomp_syscall_resolve_num_arch(_token(library, architecture), number)
+    if not text:
+        return ""
+    name = ctypes.string_at(text).decode()
+    library.free(text)
+    return name
 
 
 def _token(library: Any, architecture: str) -> int:
