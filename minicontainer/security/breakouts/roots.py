@@ -105,7 +105,7 @@ class LeakedDirectory(BreakOut):
         for number in ("", *range(3, 12)):
             cwd = f"/proc/self/fd/{number}" if number else "/"
             try:
-                text = Container(["sh", "-c", "cat secret || true"], *parts, cwd=cwd).output(timeout=30)
+                text = Container(["sh", "-c", "cat secret 2>/dev/null || true"], *parts, cwd=cwd).output(timeout=30)
             except ContainerError as error:
                 text = error.message
             found = self.stolen(text)
