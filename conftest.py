@@ -16,6 +16,7 @@ import fcntl
 import glob
 import os
 import shutil
+import signal
 import tempfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -40,6 +41,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if os.geteuid() != 0:
         raise pytest.UsageError("the tests make containers, and root makes those: sudo .venv/bin/python -m pytest")
     linux.prctl(linux.PR_SET_CHILD_SUBREAPER, 1)
+    # A shell's `make test &` has it ignored, for us and whatever we start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     _lock = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     # Not below pytest's own directory, which is 0700: root in a user namespace is nobody there.
     for left in glob.glob(f"{ROOTS}*"):
@@ -114,9 +117,13 @@ def _left(before: leaks.Snapshot) -> str:
 def nothing_leaks() -> Iterator[None]:
     """The check itself. The first fixture of every test, so the last to end."""
     with _turn():
-        before = _snapshot()
+        before, here = _snapshot(), os.getcwd()
         yield
-        if left := _left(before):
+        left = _left(before)
+        if os.readlink("/proc/self/cwd") != here:  # which may be a directory that is gone
+            os.chdir(here)
+            left += "\nthe test did not come back to the directory in which it began"
+        if left:
             pytest.fail(left, pytrace=False)
 
 

@@ -77,13 +77,26 @@ def read_json(path: str) -> Any:
         return loads(file.read())
 
 
-def write_json(path: str, value: Any) -> None:
-    """Replace `path` in one step: a reader, or a machine that loses power, sees the old value or the new one."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+def write_json(path: str, value: Any, *, alone: bool = False) -> None:
+    """Replace `path` by this value, as `write_file` does."""
+    write_file(path, (dumps(value) + "\n").encode(), alone=alone)
+
+
+def write_file(path: str, content: bytes, *, alone: bool = False) -> None:
+    """Replace `path` in one step: a reader, or a machine that loses power, sees the old content or the new one.
+
+    `alone`: the caller holds the lock under which everybody writes this file. What a killed one has left of its
+    attempt is nobody's then, and goes.
+    """
+    directory, name = os.path.split(path)
+    os.makedirs(directory, exist_ok=True)
+    for other in os.listdir(directory) if alone else ():
+        if attempt(other)[0] == name:
+            os.unlink(f"{directory}/{other}")
     temporary = f"{path}.{os.getpid()}.{os.urandom(4).hex()}"
     try:
-        with open(temporary, "w") as file:
-            file.write(dumps(value) + "\n")
+        with open(temporary, "wb") as file:
+            file.write(content)
         os.rename(temporary, path)
     except BaseException:
         try:
@@ -91,6 +104,14 @@ def write_json(path: str, value: Any) -> None:
         except FileNotFoundError:
             pass
         raise
+
+
+def attempt(name: str) -> tuple[str, int]:
+    """The file that a temporary one of `write_file` is to replace, and the pid of its writer; ("", 0) for another."""
+    parts = name.rsplit(".", 2)
+    if len(parts) == 3 and parts[1].isdigit() and len(parts[2]) == 8 and parts[2].isalnum():
+        return parts[0], int(parts[1])
+    return "", 0
 
 
 @contextmanager

@@ -151,21 +151,25 @@ def own_resolver(machine: Machine) -> Iterator[Callable[[str], None]]:
     /etc/resolv.conf names it."""
     before, here = os.open("/proc/self/ns/mnt", os.O_RDONLY), os.getcwd()
     linux.unshare(linux.CLONE_NEWNS)
-    linux.mount("", "/", "", linux.MS_REC | linux.MS_PRIVATE)
-    resolv = Path(os.environ["MINICONTAINER_DATA_ROOT"]).parent / "resolv.conf"
-    resolv.write_text("nameserver 127.0.0.53\n")
-    machine.run("mount", "--bind", str(resolv), "/etc/resolv.conf")
+    try:
+        linux.mount("", "/", "", linux.MS_REC | linux.MS_PRIVATE)
+        resolv = Path(os.environ["MINICONTAINER_DATA_ROOT"]).parent / "resolv.conf"
+        resolv.write_text("nameserver 127.0.0.53\n")
+        machine.run("mount", "--bind", str(resolv), "/etc/resolv.conf")
 
-    def serve(records: str) -> None:
-        command = ["dnsmasq", "-k", "-C", "/dev/null", "--no-resolv", "--no-hosts", "--listen-address=127.0.0.53"]
-        command += ["--bind-interfaces", "--pid-file=", *records.split()]
-        machine.processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=machine.environment))
-        assert eventually(lambda: "127.0.0.53:53" in machine.run("ss", "-Huln"))
+        def serve(records: str) -> None:
+            command = ["dnsmasq", "-k", "-C", "/dev/null", "--no-resolv", "--no-hosts", "--listen-address=127.0.0.53"]
+            command += ["--bind-interfaces", "--pid-file=", *records.split()]
+            machine.processes.append(
+                subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=machine.environment)
+            )
+            assert eventually(lambda: "127.0.0.53:53" in machine.run("ss", "-Huln"))
 
-    yield serve
-    linux.setns(before, linux.CLONE_NEWNS)
-    os.close(before)
-    os.chdir(here)
+        yield serve
+    finally:
+        linux.setns(before, linux.CLONE_NEWNS)
+        os.close(before)
+        os.chdir(here)
 
 
 def test_other_names_go_to_the_hosts_resolvers(machine: Machine, own_resolver: Callable[[str], None]) -> None:

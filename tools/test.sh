@@ -11,4 +11,4 @@ case $running in *"not running"*) trap 'tools/registry.sh stop' EXIT ;; esac
 tools/registry.sh start
 
 as_root "the tests make containers" env PATH="$PWD/.venv/bin:$PATH" .venv/bin/python -m pytest \
-    --nbval --nbval-current-env --nbval-sanitize-with=tests/nbval-sanitize.cfg --nbval-cell-timeout=120 "$@"
+    --nbval --nbval-current-env --nbval-sanitize-with="$PWD/tests/nbval-sanitize.cfg" --nbval-cell-timeout=120 "$@"

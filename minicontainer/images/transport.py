@@ -83,6 +83,7 @@ class Transport:
             try:
                 answer = self._once(method, url, headers, body, stream)
             except (OSError, http.client.HTTPException) as error:
+                error.with_traceback(None)  # its frames hold a proxy's refusal open, and with it the socket
                 if last or isinstance(error, HOPELESS):
                     raise broken(url, error) from None
                 time.sleep(pause(attempt))

@@ -135,9 +135,8 @@ def _reset_files(all: bool) -> None:
         if container and container not in living and (all or not kept):
             upper.remove(path)
             shutil.rmtree(path, ignore_errors=True)
-        # a writer of JSON that was killed: NAME.json.PID.RANDOM
-        written = re.fullmatch(r".*\.json\.([0-9]+)\.[0-9a-f]{8}", path)
-        if written and not state.start_time(int(written[1])):
+        name, writer = state.attempt(os.path.basename(path))
+        if name and not state.start_time(writer):  # it was killed between the two steps
             os.unlink(path)
     if os.path.isdir(f"{data}/images"):
         Store().collect()

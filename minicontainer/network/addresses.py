@@ -130,7 +130,7 @@ class Plan:
             "generation": self.generation,
             "containers": self.containers,
         }
-        state.write_json(self.path, written)
+        state.write_json(self.path, written, alone=True)
 
     @property
     def range(self) -> Subnet:

@@ -111,7 +111,7 @@ class Network:
 
     def save(self) -> None:
         """Write it down. To be called with the lock held."""
-        state.write_json(path(self.name), self.record())
+        state.write_json(path(self.name), self.record(), alone=True)
 
     @property
     def link(self) -> str:

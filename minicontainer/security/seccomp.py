@@ -98,7 +98,8 @@ def _filter(profile: Profile | None, kept: int) -> tuple[bytes, int]:
         if plain["defaultAction"] == "SCMP_ACT_NOTIFY":
             raise UsageError("the seccomp profile: SCMP_ACT_NOTIFY by default would ask about the exec itself")
         flags |= linux.SECCOMP_FILTER_FLAG_NEW_LISTENER
-    _keep(path, flags.to_bytes(4, "little") + program)
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    state.write_file(path, flags.to_bytes(4, "little") + program)
     return program, flags
 
 
@@ -117,18 +118,3 @@ def _name(profile: Profile | None, kept: int) -> str:
         what = json.dumps(profile, sort_keys=True)
     machine = os.uname()
     return str(blake2b(repr((what, kept, machine.release, machine.machine)).encode(), digest_size=16).hexdigest())
-
-
-def _keep(path: str, content: bytes) -> None:
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    temporary = f"{path}.{os.getpid()}.{os.urandom(4).hex()}"
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-        os.rename(temporary, path)
-    except BaseException:
-        try:
-            os.unlink(temporary)
-        except FileNotFoundError:
-            pass
-        raise
