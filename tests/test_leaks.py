@@ -341,3 +341,12 @@ def test_reset_removes_a_file_that_was_never_finished(instance: str) -> None:
         open(path, "w").close()
     assert leaks.reset() == [f"removed: file {half}"]
     assert os.path.exists(living)
+
+
+def test_a_file_that_was_never_finished_goes_with_the_next_that_is(tmp_path: Path) -> None:
+    for name in ("a.json.123.0123abcd", "a.json.x.0123abcd", "b.json.123.0123abcd", "a.json.1.0123abcd.json"):
+        (tmp_path / name).touch()
+    state.write_json(f"{tmp_path}/a.json", {"written": True}, alone=True)
+    there = {"a.json", "a.json.x.0123abcd", "b.json.123.0123abcd", "a.json.1.0123abcd.json"}
+    assert set(os.listdir(tmp_path)) == there
+    assert state.read_json(f"{tmp_path}/a.json") == {"written": True}

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from minicontainer import state
-from minicontainer.network import Bridge, bridge_name
+from minicontainer.network import Bridge, bridge_name, firewall
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from networks import Machine
 
 pytest_plugins = ["networks"]
@@ -165,6 +167,19 @@ def test_release_without_our_table_is_no_error(machine: Machine) -> None:
     machine.nft("flush ruleset")
     machine.end(other)
     assert machine.view() == before
+
+
+def test_nft_finishes_although_ctrl_c_reaches_it_too(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A terminal's Ctrl-C, or a notebook's stop button, goes to the whole process group, in whatever moment."""
+    (tmp_path / "nft").write_text('#!/bin/sh\nkill -INT $$\nexec /usr/sbin/nft "$@"\n')
+    (tmp_path / "nft").chmod(0o755)
+    monkeypatch.setattr(firewall, "DIRECTORIES", (str(tmp_path),))
+    place = machine.start(Bridge())
+    assert state.instance() in machine.ruleset()
+    machine.end(place)
+    assert state.instance() not in machine.ruleset()
 
 
 def test_legacy_tables_are_spoken_of(machine: Machine) -> None:
