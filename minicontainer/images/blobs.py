@@ -29,12 +29,13 @@ MOST_CUTS = 1000
 
 
 class Blob:
-    """The bytes of a blob. `openers` ask one place each for it, from a given byte on (an answer of 200 or 206)."""
+    """The bytes of a blob from `start` on. `openers` ask one place each for it, from a given byte on (an answer of 200
+    or 206)."""
 
-    def __init__(self, openers: Sequence[Opener]) -> None:
+    def __init__(self, openers: Sequence[Opener], start: int = 0) -> None:
         self._openers = list(openers)
         self._answer: Answer | None = None
-        self._at = 0
+        self._at = start
         self._idle = 0
         self._cuts = 0
 

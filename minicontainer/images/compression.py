@@ -189,7 +189,7 @@ class Gzip:
         self._emit(self._deflate.flush())
 
 
-def write_all(file: IO[bytes], data: bytes) -> None:
+def write_all(file: IO[bytes], data: bytes | memoryview) -> None:
     """Write to a file without a buffer: a disk that fills up takes a part only, and the next write says so."""
     rest = memoryview(data)
     while rest:

@@ -25,8 +25,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 from minicontainer import linux
 from minicontainer.errors import ContainerError, ImageError
 from minicontainer.images.blobs import Blob, foreign, is_allowed
-from minicontainer.images.compression import CHUNK, Ahead, decompress
+from minicontainer.images.compression import CHUNK, Ahead, decompress, write_all
+from minicontainer.images.failures import RegistryError
 from minicontainer.images.manifest import FOREIGN, Descriptor
+from minicontainer.images.partial import Partial
 from minicontainer.images.reference import Reference
 from minicontainer.images.registry import Registry
 from minicontainer.images.store import Store, host_error
@@ -35,7 +37,6 @@ from minicontainer.images.unpack import unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from io import FileIO
 
     from minicontainer.images.credentials import Credentials
     from minicontainer.images.transport import Answer
@@ -86,14 +87,32 @@ def fetch(job: Job, registry: Registry | None, report: Callable[[str, int], None
 
 
 def _download(job: Job, registry: Registry, report: Callable[[str, int], None], *, unpacked: bool) -> None:
-    path = f"{job.session}/{job.number}.blob"
-    with Blob(_places(job, registry)) as blob, open(path, "wb", buffering=0) as file:
-        source = _Source(job.blob, blob.readinto, report, "downloading", file)
+    with Partial(job.store, job.blob) as part:
+        try:
+            _receive(job, registry, report, part, unpacked=unpacked)
+        except (_Damaged, RegistryError) as error:
+            # 206 or 200 that does not fit what is here, or 416: a registry that cannot go on may begin anew
+            if not part.kept or (isinstance(error, RegistryError) and error.status not in (200, 206, 416)):
+                raise
+            part.restart()
+            _receive(job, registry, report, part, unpacked=unpacked)
+
+
+def _receive(
+    job: Job, registry: Registry, report: Callable[[str, int], None], part: Partial, *, unpacked: bool
+) -> None:
+    """Go on where `part` ends."""
+    with Blob(_places(job, registry), part.kept) as blob:
+
+        def readinto(buffer: memoryview) -> int:
+            return part.readinto(buffer) or (blob.readinto(buffer) if part.kept < job.blob.size else 0)
+
+        source = _Source(job.blob, readinto, report, "downloading", part)
         if unpacked:
             source.drain()
-            os.rename(path, job.store.blob(job.blob.digest))
+            os.rename(part.path, job.store.blob(job.blob.digest))
         else:
-            _unpack(job, source, path)
+            _unpack(job, source, part.path)
 
 
 def _places(job: Job, registry: Registry) -> list[Callable[[int], Answer]]:
@@ -132,11 +151,11 @@ def _unpack(job: Job, source: _Source, path: str = "") -> None:
 
 
 class _Damaged(ImageError):
-    """A blob of the store is not what its name says."""
+    """A blob of the store, or one that began with what was kept, is not what its name says."""
 
 
 class _Source:
-    """The bytes of a blob as they come: counted, hashed, and copied to a file."""
+    """The bytes of a blob as they come: counted, hashed, and added to what is here of it."""
 
     def __init__(
         self,
@@ -144,9 +163,9 @@ class _Source:
         readinto: Callable[[memoryview], int],
         report: Callable[[str, int], None],
         status: str,
-        file: FileIO | None = None,
+        part: Partial | None = None,
     ) -> None:
-        self._blob, self._readinto, self._report, self._status, self._file = blob, readinto, report, status, file
+        self._blob, self._readinto, self._report, self._status, self._part = blob, readinto, report, status, part
         self._sha256 = hashlib.sha256()
         self._count = 0
         self._verified = False
@@ -168,10 +187,8 @@ class _Source:
             if self._count > self._blob.size:
                 raise self._lie(f"has more than the {self._blob.size} bytes that its manifest says")
             self._sha256.update(chunk)
-            if self._file:
-                written = 0
-                while written < count:
-                    written += self._file.write(chunk[written:])
+            if self._part and self._count > self._part.kept:
+                write_all(self._part.file, chunk)
             self._report(self._status, self._count)
             yield chunk
         if self._count != self._blob.size:
@@ -189,7 +206,7 @@ class _Source:
                 pass
 
     def _lie(self, what: str) -> ImageError:
-        if self._file:
+        if self._part and not self._part.kept:
             hint = "something between the registry and here changes content, or its storage is damaged"
             return ImageError(f"the blob {self._blob.digest} that arrives {what}", hint=hint)
         return _Damaged(f"the blob {self._blob.digest} of the store {what}", hint="pull the image again")

@@ -12,7 +12,7 @@ import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from minicontainer.errors import ImageError, NotFoundError, UsageError
+from minicontainer.errors import ContainerError, ImageError, NotFoundError, UsageError
 from minicontainer.images import progress as bars
 from minicontainer.images import workers
 from minicontainer.images.choosing import Resolved, resolve
@@ -206,6 +206,12 @@ def fetch_layers(
 
     try:
         workers.run(jobs, report)
+    except RegistryError:
+        raise  # another attempt may go on with what has come of them
+    except (ContainerError, OSError):
+        ours = {job["digest"] for job in jobs}
+        store.forget_partials(lambda digest: digest not in ours)
+        raise
     finally:
         end()
 

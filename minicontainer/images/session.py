@@ -61,7 +61,7 @@ class Session:
         """Remove what killed sessions left. The store is locked."""
         for name in os.listdir(self.store.ingest):
             path = f"{self.store.ingest}/{name}"
-            if name == "lock":
+            if name == "lock" or name.endswith(".partial"):
                 continue
             try:
                 fd = os.open(path if name.endswith(".lock") else f"{path}/needs", os.O_RDWR | os.O_CLOEXEC)

@@ -3,7 +3,7 @@
     <data root>/
         images/     oci-layout, index.json, blobs/sha256/…    what skopeo and umoci read, and can write
         layers/     <chain id>/…                              each layer once, in overlayfs's form
-        ingest/     <session>/…, *.lock                       what is just arriving; nothing here is believed
+        ingest/     <session>/…, *.partial, *.lock            what is just arriving; nothing here is believed
 
 `index.json` names the manifests; everything else follows from these by digest. It changes by atomic rename, and only
 by the holder of `ingest/lock`. A blob or a layer gets its place by a rename too, after its digest has been verified,
@@ -156,6 +156,10 @@ class Store:
         """Where the blob's file is, or would be."""
         return f"{self.blobs}/{digest.removeprefix('sha256:')}"
 
+    def partial(self, digest: str) -> str:
+        """Where a blob arrives: see `partial`."""
+        return f"{self.ingest}/{digest.removeprefix('sha256:')}.partial"
+
     def has(self, descriptor: Descriptor) -> bool:
         """Whether the blob is here. Its size is compared: a power failure can empty a file that nobody synced."""
         try:
@@ -190,14 +194,19 @@ class Store:
             yield
 
     @contextmanager
-    def alone(self, digest: str) -> Iterator[None]:
-        """Wait until no other process fetches the same blob. The lock file goes with its last holder."""
+    def alone(self, digest: str, *, wait: bool = True) -> Iterator[None]:
+        """Wait until no other process fetches the same blob; or raise BlockingIOError. The lock file goes with its last
+        holder."""
         from minicontainer.images.session import is_same
 
         path = f"{self.ingest}/{digest.removeprefix('sha256:')}.lock"
         while True:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(fd)
+                raise
             if is_same(fd, path):  # else its holder removed it while we waited
                 break
             os.close(fd)
@@ -206,6 +215,18 @@ class Store:
         finally:
             os.unlink(path)
             os.close(fd)
+
+    def forget_partials(self, wanted: Callable[[str], bool]) -> None:
+        """Remove what has come of blobs that are not `wanted`, unless somebody is fetching them now."""
+        for name in os.listdir(self.ingest):
+            digest = f"sha256:{name.removesuffix('.partial')}"
+            if not name.endswith(".partial") or wanted(digest):
+                continue
+            try:
+                with self.alone(digest, wait=False):
+                    os.unlink(self.partial(digest))
+            except (BlockingIOError, FileNotFoundError):
+                continue
 
     def session(self) -> Session:
         """Begin to bring something in: `with store.session() as session`."""
@@ -308,6 +329,7 @@ class Store:
             for name in os.listdir(self.layers):
                 if name not in layers:
                     os.rename(f"{self.layers}/{name}", f"{session.path}/{name}")
+            self.forget_partials(needed.__contains__)
             # A layer loses its place in one step; its files go when the session ends, the store unlocked.
 
     def _walk(self, digest: str, needed: set[str]) -> None:
@@ -327,7 +349,7 @@ class Store:
 
     def _write(self, entries: list[Entry]) -> None:
         index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry.json() for entry in entries]}
-        state.write_json(f"{self.images}/index.json", index)
+        state.write_json(f"{self.images}/index.json", index, alone=True)
 
 
 def host_error(error: OSError, root: str) -> HostError:

@@ -96,8 +96,8 @@ def things_of(store: Store, entries: Iterable[Entry]) -> set[str]:
 
 
 def store_size(store: Store) -> int:
-    """Bytes on the disk of all blobs and layers, whoever has them."""
-    return _Scale().weigh(_everything(store))
+    """Bytes on the disk of all blobs and layers, whoever has them, and of what has begun to arrive."""
+    return _Scale().weigh([*_everything(store), store.ingest])
 
 
 def _everything(store: Store) -> list[str]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from minicontainer import errors
 from minicontainer.errors import ContainerError, HostError
+from minicontainer.images import failures
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,6 +91,6 @@ def _give(worker: subprocess.Popen[bytes], waiting: list[dict[str, Any]]) -> Non
 
 
 def _error(answer: dict[str, Any]) -> ContainerError:
-    kind = getattr(errors, answer["error"], errors.ImageError)
+    kind = getattr(errors, answer["error"], getattr(failures, answer["error"], errors.ImageError))
     error: ContainerError = kind(answer["message"], hint=answer["hint"])
     return error
