@@ -16,6 +16,7 @@ screen readers, for a terminal, and for a page that does not run HTML.
     TinyRegistry()               a registry in memory that can be slow, and can lie
     Recording(group)             what a group uses while an experiment runs, step by step
     Dashboard(make)              sliders on a running container's limits, above a live chart
+    runtimes.runtimes(folder), podman.Podman(…)   the OCI runtimes of this machine, and an engine above one of them
     clean_up(before)             the host is as it was: proven, or what was left is named and removed
 
 Nothing here but the dashboard needs a widget, nothing needs the Internet, and no chapter imports it. matplotlib is
