@@ -97,6 +97,7 @@ _SHORT_OF_VERB = {("delete", "f"): "force", ("kill", "a"): "all"}
 
 
 _WITH_COMMAND = ("exec", "ps")
+_ENTERING = ("create", "run", "exec")  # a process of ours goes into a container, and with it a way to its program
 
 
 class _Wrong(Exception):
@@ -105,10 +106,9 @@ class _Wrong(Exception):
 
 def main(argv: list[str] | None = None) -> int:
     """Do what the command line asks; the exit status."""
-    argv = sys.argv[1:] if argv is None else argv
     options: dict[str, Any] = {}
     try:
-        words = _read("", GLOBAL, argv, options)
+        words = _read("", GLOBAL, sys.argv[1:] if argv is None else argv, options)
         if options.get("version"):
             return _version()
         if options.get("help") or not words or words[0] == "help":
@@ -117,6 +117,10 @@ def main(argv: list[str] | None = None) -> int:
             raise _Wrong(f"invalid log-format: {options['log-format']!r}")
         if options.get("log"):
             log.open_(options["log"], options.get("log-format", "text"))
+        if argv is None and words[0] in _ENTERING:
+            from minicontainer.runtime import sealed
+
+            sealed.ensure()
         return _verb(words[0], words[1:], options)
     except _Wrong as error:
         return _complain(str(error))

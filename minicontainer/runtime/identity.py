@@ -1,4 +1,4 @@
-"""Who the command runs as, by number: the engine has looked names up already."""
+"""Who the command runs as, by number: the engine has looked names up already. And until then, out of sight."""
 
 from __future__ import annotations
 
@@ -40,6 +40,17 @@ class Identity(Part):
 
 def _home(uid: int) -> str:
     return resolve(str(uid))[3]
+
+
+class Unseen(Part):
+    """Until it is the command, no process of the container may trace ours, or look into it (CVE-2016-9962).
+
+    With its capabilities given up it has no more than they, and the kernel would let them: a process that waits for
+    `start` has no filter of system calls yet. The exec undoes this. prctl(2), PR_SET_DUMPABLE
+    """
+
+    def join(self, inside: Inside) -> None:
+        linux.prctl(linux.PR_SET_DUMPABLE, 0)
 
 
 _DOMAINS = {"LINUX": 0, "LINUX32": 8}

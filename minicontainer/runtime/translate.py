@@ -14,7 +14,7 @@ from minicontainer.errors import UsageError
 from minicontainer.runtime import hooks, log
 from minicontainer.runtime.cgroup import Cgroup
 from minicontainer.runtime.console import Console
-from minicontainer.runtime.identity import Identity, Personality
+from minicontainer.runtime.identity import Identity, Personality, Unseen
 from minicontainer.runtime.namespaces import OciNamespaces, Sysctls
 from minicontainer.runtime.rootfs import Rootfs
 from minicontainer.runtime.scheduling import IoPriority, Scheduler
@@ -148,6 +148,7 @@ def of_process(process: dict[str, Any], section: dict[str, Any]) -> list[Part]:
         in_user_namespace = any(entry.get("type") == "user" for entry in section.get("namespaces") or ())
         parts.append(_capabilities(sets, in_user_namespace))
     parts += _seccomp(section)
+    parts.append(Unseen())
     return parts
 
 

@@ -1,0 +1,110 @@
+"""CVE-2019-5736: a container that wants to write to the program that made it, here a copy of the interpreter."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from bundles import MAIN, OURS, Bundle
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+NAIVE = f"""
+import sys
+sys.path.insert(0, {os.fspath(MAIN.parents[2])!r})
+from minicontainer.runtime import cli, sealed
+sealed.ensure = lambda: None
+sys.exit(cli.main())
+"""
+OPEN_AND_WRITE = "for n in 1 2 3 4 5 6 7 8; do sleep 0.1; echo overwritten >/proc/self/fd/9 && break; done 2>/tmp/said"
+
+
+class Decoy:
+    """A copy of the interpreter, and the runtime started by it until the attack begins."""
+
+    def __init__(self, bundle: Bundle, directory: Path, naive: bool) -> None:
+        directory.mkdir()
+        self.bundle, self.program = bundle, directory / os.path.basename(OURS[0])
+        shutil.copy(os.path.realpath(OURS[0]), self.program)
+        self.before = self.program.read_bytes()
+        command = [os.fspath(self.program), "-I", "-S"]
+        bundle.command = [*command, "-c", NAIVE] if naive else [*command, os.fspath(MAIN)]
+
+    def may_be_overwritten(self) -> None:
+        """From here on the real interpreter is asked."""
+        self.bundle.command = OURS
+        self.bundle.names = [(OURS, name) for _, name in self.bundle.names]
+
+    def overwritten(self) -> bool:
+        return self.program.read_bytes() != self.before
+
+
+@pytest.fixture(params=["naive", "default"])
+def decoy(request: pytest.FixtureRequest, bundle: Bundle, shared_path: Path) -> Iterator[Decoy]:
+    decoy = Decoy(bundle, shared_path / "program", request.param == "naive")
+    yield decoy
+    assert decoy.overwritten() == (request.param == "naive")
+
+
+def ended(bundle: Bundle, name: str) -> None:
+    deadline = time.monotonic() + 20
+    while bundle.state(name)["status"] != "stopped":
+        assert time.monotonic() < deadline, "the attack does not end"
+        time.sleep(0.05)
+
+
+def test_a_command_that_is_the_runtimes_own_program(decoy: Decoy) -> None:
+    """The image has what the interpreter needs, and its command is /proc/self/exe."""
+    bundle = decoy.bundle
+    for place in ("/lib", "/lib64", "/usr/lib"):
+        if os.path.exists(place):
+            bundle.config["mounts"].append(
+                {"destination": place, "type": "bind", "source": place, "options": ["bind", "ro"]}
+            )
+    steps = f"""
+import os
+os.dup2(os.open("/proc/self/exe", os.O_RDONLY), 9)
+os.execv("/bin/sh", ["sh", "-c", {OPEN_AND_WRITE!r}])
+"""
+    bundle.says("/proc/self/exe", "-I", "-S", "-c", steps)
+    bundle.write()
+    name = bundle.name()
+    bundle.tell("run", "--detach", name)
+    decoy.may_be_overwritten()
+    ended(bundle, name)
+
+
+def test_a_neighbour_that_may_trace_looks_at_the_runtime_that_waits(decoy: Decoy) -> None:
+    """Two containers share a PID namespace; one of them is created, and not yet started."""
+    bundle = decoy.bundle
+    sets: dict[str, Any] = bundle.process["capabilities"]
+    bundle.process["capabilities"] = {kind: [*words, "CAP_SYS_PTRACE"] for kind, words in sets.items()}
+    attempt = f"grep -q '[-]-root' $p/cmdline && ( exec 9<$p/exe; {OPEN_AND_WRITE}; true ) && exit"
+    script = f"while :; do for p in /proc/[0-9]*; do {attempt}; done; sleep 0.02; done"
+    attacker = bundle.start("sh", "-c", script)
+    pid = bundle.state(attacker)["pid"]
+    next(entry for entry in bundle.linux["namespaces"] if entry["type"] == "pid")["path"] = f"/proc/{pid}/ns/pid"
+    neighbour = bundle.create("sleep", "100")
+    time.sleep(0.3)
+    bundle.tell("start", neighbour)
+    decoy.may_be_overwritten()
+    ended(bundle, attacker)
+
+
+def test_a_container_that_waits_cannot_be_traced_by_a_neighbour(bundle: Bundle) -> None:
+    """It has given its rights up and has no filter yet: whoever took it over would have none either."""
+    first = bundle.start("sleep", "100")
+    pid = bundle.state(first)["pid"]
+    next(entry for entry in bundle.linux["namespaces"] if entry["type"] == "pid")["path"] = f"/proc/{pid}/ns/pid"
+    second = bundle.create("sleep", "100")
+    look = "for p in /proc/[0-9]*; do grep -q '[-]-root' $p/cmdline && exec readlink $p/exe; done"
+    refused = bundle.ask("exec", first, "sh", "-c", look)
+    assert refused.returncode == 1
+    bundle.tell("start", second)
+    inside = bundle.tell("exec", first, "sh", "-c", "for p in /proc/[0-9]*; do readlink $p/exe; done")
+    assert inside.split().count("/bin/busybox") >= 2
