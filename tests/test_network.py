@@ -9,11 +9,12 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from joins import start
 
 from minicontainer import linux, state
 from minicontainer.container import Container
 from minicontainer.errors import ConflictError, HostError, UsageError
-from minicontainer.network import Bridge, Port, bridge_name, firewall, reset
+from minicontainer.network import Bridge, Join, Port, bridge_name, firewall, networks, reset, ruleset
 
 if TYPE_CHECKING:
     from networks import Machine
@@ -360,12 +361,49 @@ def test_trace_shows_each_request_in_words(machine: Machine) -> None:
     assert {call.man for call in calls if call.name.startswith("RTM_")} == {"rtnetlink(7)"}
 
 
-def test_start_after_the_first_runs_no_nft(machine: Machine) -> None:
+@pytest.mark.parametrize("publish", [(), ["8080:80", "127.0.0.1:8081:80/udp"]])
+def test_start_after_the_first_runs_no_nft(machine: Machine, publish: list[str]) -> None:
     machine.start(Bridge())
     with linux.trace() as calls:
-        machine.start(Bridge())
+        place = machine.start(Bridge(publish=publish))
+        machine.end(place)
     assert "nft" not in [call.name for call in calls]
     assert "RTM_NEWLINK" in [call.name for call in calls]
+
+
+def test_first_start_runs_nft_twice_only_where_somebody_else_filters(machine: Machine) -> None:
+    for theirs, runs in (
+        ("", 1),
+        ("add table ip other; add chain ip other f { type filter hook forward priority 0; }", 2),
+    ):
+        machine.nft(theirs)
+        with linux.trace() as calls:
+            place = machine.start(Bridge(publish=["8080:80"]))
+        assert [call.name for call in calls].count("nft") == runs
+        machine.end(place)
+
+
+def test_published_ports_are_read_from_the_kernel_as_nft_lists_them(machine: Machine) -> None:
+    wanted = ["8080:80", "127.0.0.1:5353:53/udp"]
+    inside = machine.start(Bridge(publish=wanted))
+    networks.create("own", ipv6=True)
+    here = start(machine, Join("own", publish=["8081:81", "[::]:8082:82", "127.0.0.1:8083:83"]))
+    found = ruleset.RuleSet(state.instance())
+    assert found.published == {
+        ("0.0.0.0", "tcp", 8080): (inside.address, 80),
+        ("127.0.0.1", "udp", 5353): (inside.address, 53),
+    }
+    others = {(str(port), table) for port, table in found.elsewhere}
+    assert {table for _, table in others} == {f"{state.instance()}.networks"}
+    assert {words for words, _ in others} == {
+        "0.0.0.0:8081->81/tcp",
+        ":::8081->81/tcp",
+        ":::8082->82/tcp",
+        "127.0.0.1:8083->83/tcp",
+    }
+    listed = machine.run("nft", "list", "map", "inet", f"{state.instance()}.networks", "published6")
+    six = networks.get("own").members[here.container.id].address6  # type: ignore[attr-defined]
+    assert f"tcp . 8082 : {six} . 82" in listed
 
 
 def test_importing_the_chapter_imports_no_library() -> None:

@@ -14,8 +14,9 @@ import pytest
 from joins import defaults, eventually, inet, start
 
 from minicontainer import linux, state
+from minicontainer.container import Container, Part
 from minicontainer.errors import ConflictError, HostError, NotFoundError, UsageError
-from minicontainer.network import Bridge, Endpoint, Join, connecting, networks
+from minicontainer.network import Bridge, Endpoint, HostNetwork, Join, NoNetwork, connecting, networks
 
 if TYPE_CHECKING:
     from networks import Machine
@@ -122,12 +123,63 @@ def test_running_container_is_connected_and_disconnected(machine: Machine) -> No
     assert one.container.id not in networks.get("back").members, "what was connected later is released, too"  # type: ignore[attr-defined]
 
 
-def test_container_of_the_default_bridge_cannot_be_connected_and_is_told_why(machine: Machine) -> None:
+def test_container_of_the_default_bridge_is_connected_and_disconnected(machine: Machine) -> None:
+    near = machine.neighbour()
+    near.serve("tcp", 7, "near")
     networks.create("back")
-    one = machine.start(Bridge())
     before = machine.view()
-    with pytest.raises(ConflictError, match="--network NAME"):
-        connecting.connect(one.container.id, "back")  # type: ignore[attr-defined]
+    one, two = machine.start(Bridge(publish={8080: 80})), start(machine, Join("back"))
+    one.serve("tcp", 80, "one")
+    two.serve("tcp", 7, "two")
+    connecting.connect(one.container.id, Endpoint("back", aliases=["web"]))  # type: ignore[attr-defined]
+    assert [link["ifname"] for link in one.ip("link")] == ["lo", "eth0", "eth1"]
+    (mine,) = inet(one, "eth1")
+    assert one.call("tcp", two.address, 7) == f"two sees {mine.partition('/')[0]}"
+    assert near.call("tcp", "198.51.100.1", 8080) == "one sees 198.51.100.2"
+    assert [dev for _, dev in defaults(one)] == ["eth0", "eth1"]
+    with pytest.raises(UsageError, match="cannot be brought onto the default bridge"):
+        connecting.connect(two.container.id, "bridge")  # type: ignore[attr-defined]
+    connecting.disconnect(one.container.id, "bridge")  # type: ignore[attr-defined]
+    assert [link["ifname"] for link in one.ip("link")] == ["lo", "eth1"]
+    assert near.call("tcp", "198.51.100.1", 8080) == "ConnectionRefusedError"
+    assert one.call("tcp", near.address, 7) == "near sees 198.51.100.1"
+    with pytest.raises(NotFoundError, match="not on the default bridge"):
+        connecting.disconnect(one.container.id, "bridge")  # type: ignore[attr-defined]
+    machine.end(one)
+    assert list(networks.get("back").members) == [two.container.id]  # type: ignore[attr-defined]
+    machine.end(two)
+    assert machine.view() == before
+
+
+def test_bridge_container_leaves_what_it_was_connected_to_also_when_its_record_is_all_there_is(
+    machine: Machine,
+) -> None:
+    networks.create("back")
+    before = machine.view()
+    one = machine.start(Bridge())
+    connecting.connect(one.container.id, "back")  # type: ignore[attr-defined]
+    part = next(it for it in one.container.parts if isinstance(it, Bridge))  # type: ignore[attr-defined]
+    record = {"network": "bridge", "container": part.container, "place": part.place}
+    with linux.watch(linux.Watch(fail_at=3)), pytest.raises(OSError, match="EIO"):
+        Bridge.recall(record).release()
+    Bridge.recall(record).release()
+    Bridge.recall(record).release()
+    assert networks.get("back").members == {}
+    machine.end(one)
+    assert machine.view() == before
+
+
+@pytest.mark.parametrize("network", [NoNetwork, HostNetwork])
+def test_container_without_a_network_of_its_own_cannot_be_connected_and_is_told_why(
+    machine: Machine, network: type[Part]
+) -> None:
+    networks.create("back")
+    one = Container(["/bin/sleep", "1000"], network())
+    one.start()
+    machine.containers.append(one)
+    before = machine.view()
+    with pytest.raises(ConflictError, match="start it with --network NAME"):
+        connecting.connect(one.id, "back")
     assert machine.view() == before
 
 

@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from minicontainer.container.part import Host, Inside
 
 
+_MORE = "networks"
+"""The file, among a container's, that says that it has been connected to networks besides the bridge."""
+
+
 class Bridge(Part):
     """A network namespace with an address on the instance's bridge, and published ports.
 
@@ -86,7 +90,7 @@ class Bridge(Part):
                 plan.save()
                 return
             with machine_lock():
-                rules = _firewall().look()
+                rules = _firewall().look(plan.generation if complete else 0)
                 if plan.subnet is None:
                     _find_subnet(plan, netlink, bridge)
                 self._reserve(plan, netlink)
@@ -132,22 +136,12 @@ class Bridge(Part):
     def release(self) -> None:
         if not self.container:
             return
-        plan = Plan(self.network)
-        with plan.locked():
-            entry = plan.containers.get(self.container)
-            if entry is not None:
-                cable = veth_name(plan.range, entry["address"])
-                del plan.containers[self.container]
-                with Netlink() as netlink:
-                    if not plan.containers:
-                        with machine_lock():
-                            _take_down(netlink, [cable])
-                    else:
-                        links.delete_link(netlink, cable)
-                if plan.containers and entry["ports"]:
-                    _enforce(plan, _firewall().look())
-                conntrack.forget(Port(**port) for port in entry["ports"])
-                plan.save()
+        if os.path.exists(f"{self.place}/{_MORE}"):
+            from minicontainer.network import membership
+
+            membership.leave(self.container)
+            linux.unlink(f"{self.place}/{_MORE}")
+        leave(self.container, self.network)
         files.remove(self.place)
 
     def _reserve(self, plan: Plan, netlink: Netlink) -> None:
@@ -176,6 +170,42 @@ def bridge_name() -> str:
 def veth_name(subnet: Subnet, address: str) -> str:
     """The host's end of the cable to `address`: its last 16 bits in hex, so no two can have the same."""
     return f"mc{state.tag()}-{number(address) - subnet.first:04x}"
+
+
+def leave(container: str, network: str = "bridge") -> bool:
+    """Undo what a container has of the bridge: its cable, its address, its ports; with the last one the bridge itself.
+    Whether it had anything."""
+    plan = Plan(network)
+    with plan.locked():
+        entry = plan.containers.pop(container, None)
+        if entry is None:
+            return False
+        cable = veth_name(plan.range, entry["address"])
+        with Netlink() as netlink:
+            if not plan.containers:
+                with machine_lock():
+                    _take_down(netlink, [cable])
+            else:
+                links.delete_link(netlink, cable)
+        if plan.containers and entry["ports"]:
+            _enforce(plan, _firewall().look(plan.generation))
+        conntrack.forget(Port(**port) for port in entry["ports"])
+        plan.save()
+    return True
+
+
+def note_more(container: str) -> None:
+    """Note that a container of the bridge may be in other networks, too (connecting.py), which it is then to leave."""
+    with open(f"{files.directory(container)}/{_MORE}", "w"):
+        pass
+
+
+def address_of(container: str) -> str | None:
+    """A container's address on the default bridge; None when it is not there."""
+    plan = Plan("bridge")
+    with plan.locked():
+        entry = plan.containers.get(container)
+    return None if entry is None else str(entry["address"])
 
 
 def reset() -> list[str]:
@@ -214,9 +244,9 @@ def _enforce(plan: Plan, rules: firewall.RuleSet) -> None:
     Where somebody else has changed it in between, the number is not the one expected: then the next start looks again.
     """
     published = [(address, port) for _, address, port in _published(plan)]
-    changed = _firewall().apply(plan.range, published, rules)
-    plan.generation = rules.generation + 1 if changed else rules.generation
-    if changed:
+    steps = _firewall().apply(plan.range, published, rules)
+    plan.generation = rules.generation + steps
+    if steps:
         firewall.warn_of_legacy_tables()
 
 
@@ -264,5 +294,5 @@ def _take_down(netlink: Netlink, cables: list[str]) -> list[str]:
             links.delete_link(netlink, cable)
     finally:
         if nft is not None:
-            nft.wait()
+            _firewall().removed(nft)
     return removed + cables

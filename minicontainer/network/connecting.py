@@ -4,6 +4,9 @@ A container's interfaces are made from the outside, as at its start; only its ad
 nowhere but inside its network namespace. A process of ours goes there for that moment: a container without any
 namespace of its own that joins that one.
 
+A container of the default bridge can be connected, too; its `release` knows of one network only, so it is told by a
+file among the container's own, before anything is made, that there may be more.
+
 What the container asks names of, and what it is called, is in two files that are mounted into it. They are written
 anew in place: the mount shows the same file, so its processes see the change.
 """
@@ -15,8 +18,8 @@ import os
 from minicontainer import linux
 from minicontainer.container import Container, records
 from minicontainer.container.part import Part
-from minicontainer.errors import ConflictError, NotFoundError
-from minicontainer.network import arrival, files, interfaces, links, membership, networks
+from minicontainer.errors import ConflictError, NotFoundError, UsageError
+from minicontainer.network import arrival, bridge, files, interfaces, links, membership, networks
 from minicontainer.network.join import texts
 from minicontainer.network.membership import Endpoint
 from minicontainer.network.netlink import Netlink
@@ -36,7 +39,13 @@ def connect(container: str, endpoint: str | Endpoint) -> None:
     record = _record(container)
     endpoint = Endpoint(endpoint) if isinstance(endpoint, str) else endpoint
     pid = record["process"]["pid"]
-    membership.enter(container, [record["name"], container[:12]], [endpoint], [])
+    if endpoint.network == "bridge":
+        raise UsageError("a running container cannot be brought onto the default bridge", hint="start it there")
+    networks.get(endpoint.network)
+    on_bridge = _has(record, ":Bridge")
+    if on_bridge:
+        bridge.note_more(container)
+    membership.enter(container, [record["name"], container[:12]], [endpoint], [], first=1 if on_bridge else 0)
     try:
         membership.plug(container, pid, endpoint.network)
         Container(_nothing, _Configure(pid, membership.wishes(container, endpoint.network))).run()
@@ -47,16 +56,24 @@ def connect(container: str, endpoint: str | Endpoint) -> None:
 
 
 def disconnect(container: str, network: str) -> None:
-    """Take a container out of a network; from there on it has neither its address there nor its name."""
-    if container not in networks.get(network).members:
-        raise NotFoundError(
-            f"container {container[:12]} is not in network {network}", hint=f"`minicontainer network inspect {network}`"
-        )
-    interface = networks.get(network).members[container].interface
-    membership.leave(container, network)
+    """Take a container out of a network, the default bridge included; from there on it has neither its address there
+    nor its name, nor what was published there."""
     record = records.read(container)
-    if record is not None and records.is_alive(record.get("process")):
-        Container(_nothing, _Unplug(record["process"]["pid"], interface)).run()
+    is_alive = record is not None and records.is_alive(record.get("process"))
+    if network == "bridge":
+        if not bridge.leave(container):
+            raise NotFoundError(f"container {container[:12]} is not on the default bridge")
+    else:
+        members = networks.get(network).members
+        if container not in members:
+            raise NotFoundError(
+                f"container {container[:12]} is not in network {network}",
+                hint=f"`minicontainer network inspect {network}`",
+            )
+        membership.leave(container, network)
+        if record is not None and is_alive:
+            Container(_nothing, _Unplug(record["process"]["pid"], members[container].interface)).run()
+    if is_alive:
         _rewrite(container)
 
 
@@ -97,12 +114,16 @@ def _record(container: str) -> dict[str, Any]:
     record = records.read(container)
     if record is None or not records.is_alive(record["process"]):
         raise NotFoundError(f"container {container[:12]} does not run", hint="`minicontainer ps` lists those that do")
-    if not any(part["part"].endswith(":Join") for part in record["parts"]):
+    if not (_has(record, ":Join") or _has(record, ":Bridge")):
         raise ConflictError(
-            f"container {container[:12]} was not started in a network of your own",
-            hint="start it so: --network NAME; the default bridge is one for all and takes no others beside it",
+            f"container {container[:12]} has no network that others can be added to",
+            hint="start it with --network NAME, or on the default bridge; not with none, host or container:…",
         )
     return record
+
+
+def _has(record: dict[str, Any], part: str) -> bool:
+    return any(it["part"].endswith(part) for it in record["parts"])
 
 
 def _rewrite(container: str) -> None:
@@ -110,6 +131,8 @@ def _rewrite(container: str) -> None:
     place = files.directory(container)
     hostname = _line(f"{place}/hostname") or container[:12]
     addresses = {}
+    if (own := bridge.address_of(container)) is not None:
+        addresses["bridge"] = [own]
     for network in networks.of(container):
         member = network.members[container]
         addresses[network.name] = [it for it in (member.address, member.address6) if it]

@@ -19,15 +19,18 @@ import _socket
 import struct
 
 from minicontainer import linux
-from minicontainer.network.firewall import NFNL_SUBSYS_NFTABLES
 from minicontainer.network.netlink import (
     NETLINK_NETFILTER,
+    NFNL_SUBSYS_NFTABLES,
     NLA_F_NESTED,
     NLM_F_ACK,
     NLM_F_CREATE,
     NLM_F_REQUEST,
     NLMSG_ERROR,
+    Netlink,
     attribute,
+    attributes,
+    each_attribute,
     message,
     messages,
 )
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 NFNL_MSG_BATCH_BEGIN = 16
 NFNL_MSG_BATCH_END = 17
 NFT_MSG_NEWSETELEM = 12
+NFT_MSG_GETSETELEM = 13
 NFT_MSG_DELSETELEM = 14
 
 NFTA_SET_ELEM_LIST_TABLE = 1
@@ -76,35 +80,61 @@ def ifname(name: str) -> bytes:
 
 def add(elements: Sequence[Element]) -> None:
     """Add them all, or none. Raises KernelError: ENOENT where there is no such table, EEXIST for another value."""
-    _batch("NFT_MSG_NEWSETELEM", NFT_MSG_NEWSETELEM, NLM_F_CREATE, elements)
+    change(elements, ())
 
 
 def remove(elements: Sequence[Element]) -> None:
     """Take away those that are there; where one is gone already, the others one by one."""
     try:
-        _batch("NFT_MSG_DELSETELEM", NFT_MSG_DELSETELEM, 0, elements)
+        change((), elements)
     except FileNotFoundError:
         for element in elements if len(elements) > 1 else ():
             remove([element])
 
 
-def _batch(name: str, type: int, flags: int, elements: Sequence[Element]) -> None:
-    if elements:
-        words = ", ".join(f"{element.set} {element.words}" for element in elements)
-        linux.announce(name, words, "nft(8)", lambda: _send(type, flags, elements))
+def change(new: Sequence[Element], gone: Sequence[Element]) -> None:
+    """Take away those that are `gone` and add the `new` ones, as one step."""
+    steps = [(NFT_MSG_DELSETELEM, 0, it) for it in gone] + [(NFT_MSG_NEWSETELEM, NLM_F_CREATE, it) for it in new]
+    if steps:
+        words = ", ".join([*(f"no {text}" if new else text for text in _words(gone)), *_words(new)])
+        name = "NFT_MSG_NEWSETELEM" if new else "NFT_MSG_DELSETELEM"
+        linux.announce(name, words, "nft(8)", lambda: _send(steps))
 
 
-def _send(type: int, flags: int, elements: Sequence[Element]) -> None:
+def read(netlink: Netlink, family: int, table: str, set: str) -> list[tuple[bytes, bytes]]:
+    """The elements of a set or map, each with its key and value; none where there is no such set."""
+    payload = _nfgenmsg.pack(family, 0, 0)
+    payload += attribute(NFTA_SET_ELEM_LIST_TABLE, table) + attribute(NFTA_SET_ELEM_LIST_SET, set)
+    kind = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETSETELEM
+    try:
+        answers = netlink.dump("NFT_MSG_GETSETELEM", f"{set} of table {table}", kind, payload)
+    except FileNotFoundError:
+        return []
+    found = []
+    for answer in answers:
+        listed = attributes(answer[_nfgenmsg.size :]).get(NFTA_SET_ELEM_LIST_ELEMENTS, b"")
+        for _, element in each_attribute(listed):
+            parts = attributes(element)
+            key, data = (attributes(parts.get(it, b"")) for it in (NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_DATA))
+            found.append((key.get(NFTA_DATA_VALUE, b""), data.get(NFTA_DATA_VALUE, b"")))
+    return found
+
+
+def _words(elements: Sequence[Element]) -> list[str]:
+    return [f"{element.set} {element.words}" for element in elements]
+
+
+def _send(steps: Sequence[tuple[int, int, Element]]) -> None:
     border = _nfgenmsg.pack(0, 0, NFNL_SUBSYS_NFTABLES)
     pieces = [message(NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST, 0, border)]
-    for number, element in enumerate(elements, 1):
+    for number, (type, flags, element) in enumerate(steps, 1):
         kind = NFNL_SUBSYS_NFTABLES << 8 | type
         pieces.append(message(kind, NLM_F_REQUEST | NLM_F_ACK | flags, number, request(element)))
-    pieces.append(message(NFNL_MSG_BATCH_END, NLM_F_REQUEST, len(elements) + 1, border))
+    pieces.append(message(NFNL_MSG_BATCH_END, NLM_F_REQUEST, len(steps) + 1, border))
     netlink = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
     try:
         netlink.sendto(b"".join(pieces), (0, 0))
-        missing = len(elements)
+        missing = len(steps)
         while missing:
             for kind, _, body in messages(netlink.recv(1 << 16)):
                 if kind != NLMSG_ERROR:

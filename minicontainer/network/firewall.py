@@ -11,13 +11,13 @@ nf_tables, in one table of our own (`table inet minicontainer`), loaded by nft(8
     postrouting  masquerade; and answers must come back through us where they would find a shorter way
     forward      into the bridge only: from it, answers, and what was published. All else is dropped
 
-A start adds an element to a map, no rule. Packets pass *every* table that hooks in, and a drop by anyone is final: an
-accept of ours cannot overrule a firewall whose forward chain drops what it does not know (Docker's, ufw's,
-firewalld's). Into such a chain, and only there, go two accepts for our bridge, one each way, marked with a comment
-by which they are found and removed again.
+A start adds an element to a map, no rule (publishing.py), and so needs no nft. Packets pass *every* table that hooks
+in, and a drop by anyone is final: an accept of ours cannot overrule a firewall whose forward chain drops what it does
+not know (Docker's, ufw's, firewalld's). Into such a chain, and only there, go two accepts for our bridge, one each
+way, marked with a comment by which they are found and removed again.
 
-The kernel numbers its rule sets. As long as that number is the one we left, nothing needs looking at, and a container
-without published ports starts without nft. A firewall that was reloaded over our heads is mended by the next start.
+The kernel numbers its rule sets. As long as that number is the one we left, nobody's rules need looking at
+(ruleset.py). A firewall that was reloaded over our heads is mended by the next start.
 
 Left out: IPv6 and rules between containers of one network (rules.py); iptables' legacy tables (see
 `warn_of_legacy_tables`).
@@ -27,31 +27,25 @@ Sources: nft(8), https://wiki.nftables.org, ip-sysctl.rst in the kernel's docume
 
 from __future__ import annotations
 
-import json
 import os
-import struct
 
 from minicontainer import linux
 from minicontainer.errors import HostError
-from minicontainer.network.netlink import NETLINK_NETFILTER, Netlink, attributes
-from minicontainer.network.ports import ANY, Port
+from minicontainer.lean import signal
+from minicontainer.network import elements, publishing
+from minicontainer.network.ruleset import RuleSet, generation
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any
 
     from minicontainer.network.addresses import Subnet
+    from minicontainer.network.ports import Port
 
-    Key = tuple[str, str, int]  # host address, protocol, host port
-    Target = tuple[str, int]  # container address, container port
+__all__ = ["Firewall", "Nft", "RuleSet", "generation", "warn_of_legacy_tables"]
 
 DIRECTORIES = ("/usr/sbin", "/sbin", "/usr/bin", "/usr/local/sbin")
 """Where nft may be."""
-
-NFNL_SUBSYS_NFTABLES = 10
-NFT_MSG_GETGEN = 16
-NFTA_GEN_ID = 1
 
 _TABLE = """\
 table inet {table} {{
@@ -103,25 +97,18 @@ class Firewall:
         self.mark = f"{table} {bridge}"
         """The comment on the rules that we put into others' chains."""
 
-    def look(self) -> RuleSet:
-        """The kernel's rule set as it is now, by nft."""
-        number = generation()  # asked first: what changes meanwhile makes the next start look again
-        return RuleSet(self, number, json.loads(_nft("list ruleset", "-j", "list", "ruleset"))["nftables"])
+    def look(self, known: int = 0) -> RuleSet:
+        """The kernel's rule set as it is now; without others' chains if it is still the one of the number `known`."""
+        return RuleSet(self.table, self.mark, lambda: _nft("list ruleset", "-j", "list", "ruleset"), known)
 
-    def apply(self, subnet: Subnet, published: Iterable[tuple[str, Port]], found: RuleSet) -> bool:
+    def apply(self, subnet: Subnet, published: Iterable[tuple[str, Port]], found: RuleSet) -> int:
         """Make the rule set have our table with exactly the `published` ports (container address, port), and our
-        accepts where they are needed; one transaction, none if all is there. Whether there was one.
+        accepts where they are needed. How many steps that took: none, if all was there.
         """
         wanted = {(port.host_ip, port.protocol, port.host_port): (to, port.container_port) for to, port in published}
         script = []
         if not found.has_table:
             script.append(_TABLE.format(table=self.table, bridge=self.bridge, subnet=subnet))
-        for key, target in found.published.items():
-            if wanted.get(key) != target:
-                script.append(f"delete element inet {self.table} {_element(key)} }}")
-        for key, target in wanted.items():
-            if found.published.get(key) != target:
-                script.append(f"add element inet {self.table} {_element(key)} : {target[0]} . {target[1]} }}")
         for chain in found.dropping:
             if chain not in {accept[:3] for accept in found.accepts}:
                 for way in ("iifname", "oifname"):
@@ -130,7 +117,13 @@ class Firewall:
                     )
         if script:
             _nft("\n".join(script), "-f", "-")
-        return bool(script)
+        new = dict(wanted.items() - found.published.items())
+        gone = dict(found.published.items() - wanted.items())
+        new_elements, gone_elements = (
+            [publishing.element(self.table, *it) for it in some.items()] for some in (new, gone)
+        )
+        elements.change(new_elements, gone_elements)
+        return bool(script) + bool(new or gone)
 
     def remove(self) -> tuple[list[str], Nft | None]:
         """Begin to take away our table and our accepts in others' chains: what there was of them, and the nft that is
@@ -144,53 +137,15 @@ class Firewall:
         nft = linux.announce("nft", words, "nft(8)", lambda: Nft(words, "-f", "-")) if script else None
         return [line.removeprefix("delete ") for line in script], nft
 
-
-class RuleSet:
-    """What of the kernel's rule set matters to us."""
-
-    def __init__(self, firewall: Firewall, generation: int, objects: list[dict[str, Any]]) -> None:
-        self.generation = generation
-        self.has_table = False
-        self.published: dict[Key, Target] = {}
-        self.elsewhere: list[tuple[Port, str]] = []
-        """What other instances have published, each with its table's name."""
-        self.accepts: list[tuple[str, str, str, int]] = []
-        """Our accepts in others' chains: family, table, chain, handle."""
-        self.dropping: list[tuple[str, str, str]] = []
-        """Others' forward chains that drop what they do not know: family, table, chain."""
-        last_rules: dict[tuple[str, str, str], dict[str, Any]] = {}
-        chains = []
-        for entry in objects:
-            (kind, it), *_ = entry.items()
-            if kind == "table":
-                self.has_table |= (it["family"], it["name"]) == ("inet", firewall.table)
-            elif kind == "chain":
-                ours = it["family"] == "inet" and it["table"].startswith("minicontainer")
-                if it.get("hook") == "forward" and it["family"] in ("ip", "inet") and not ours:
-                    chains.append(it)
-            elif kind == "rule":
-                last_rules[it["family"], it["table"], it["chain"]] = it
-                if it.get("comment") == firewall.mark:
-                    self.accepts.append((it["family"], it["table"], it["chain"], it["handle"]))
-            elif kind == "map" and it["family"] == "inet" and it["name"].startswith("published"):
-                elements = [_read_element(element) for element in it.get("elem", ())]
-                if it["table"] == firewall.table:
-                    self.published.update(elements)
-                elif it["table"].startswith("minicontainer"):
-                    for (host_ip, protocol, host_port), target in elements:
-                        self.elsewhere.append((Port(target[1], host_port, host_ip, protocol), it["table"]))
-        for chain in chains:
-            name = (chain["family"], chain["table"], chain["name"])
-            if chain.get("policy") == "drop" or _drops_all(last_rules.get(name)):
-                self.dropping.append(name)
-
-
-def generation() -> int:
-    """The number of the kernel's present rule set: another after every change, by whomever."""
-    with Netlink(NETLINK_NETFILTER) as netlink:
-        header = struct.pack("!BBH", 0, 0, 0)  # struct nfgenmsg: any family, version 0
-        answer = netlink.get("NFT_MSG_GETGEN", "", NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN, header)
-    return int.from_bytes(attributes(answer[len(header) :])[NFTA_GEN_ID], "big")
+    def removed(self, nft: Nft) -> None:
+        """Wait for the nft of `remove`. Its complaint is none if all is gone: an nft whose owner was killed in the same
+        moment may have been faster."""
+        try:
+            nft.wait()
+        except HostError:
+            left = self.look()
+            if left.has_table or left.accepts:
+                raise
 
 
 def warn_of_legacy_tables() -> None:
@@ -212,28 +167,6 @@ def warn_of_legacy_tables() -> None:
             RuntimeWarning,
             stacklevel=2,
         )
-
-
-def _element(key: Key) -> str:
-    host_ip, protocol, host_port = key
-    if host_ip == ANY:
-        return f"published {{ {protocol} . {host_port}"
-    return f"published_at {{ {host_ip} . {protocol} . {host_port}"
-
-
-def _read_element(element: list[Any]) -> tuple[Key, Target]:
-    key, target = element[0]["concat"], element[1]["concat"]
-    if len(key) == 2:
-        key = [ANY, *key]
-    return (key[0], key[1], key[2]), (target[0], target[1])
-
-
-def _drops_all(rule: dict[str, Any] | None) -> bool:
-    """Whether a chain's last rule drops or rejects whatever comes as far (firewalld's way)."""
-    if rule is None:
-        return False
-    steps = [name for step in rule["expr"] for name in step if name not in ("counter", "log", "limit")]
-    return len(steps) == 1 and steps[0] in ("drop", "reject")
 
 
 def _nft(words: str, *arguments: str) -> bytes:
@@ -295,7 +228,11 @@ def _spawn(argv: list[str], actions: list[tuple[int, int, int]]) -> int:
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
     for directory in DIRECTORIES:
         try:
-            return os.posix_spawn(f"{directory}/nft", argv, environment, file_actions=actions)
+            # It does not hear a Ctrl-C meant for the program, and so finishes. In a process group of its own it still
+            # would, in the moment before it has left ours.
+            return os.posix_spawn(
+                f"{directory}/nft", argv, environment, file_actions=actions, setsigmask=[signal.SIGINT]
+            )
         except FileNotFoundError:
             continue
     raise HostError("there is no nft on this machine", hint="install the package nftables: apt-get install nftables")

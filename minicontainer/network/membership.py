@@ -62,8 +62,11 @@ class Endpoint:
         return bool(self.download or self.upload or self.delay or self.loss)
 
 
-def enter(container: str, names: Sequence[str], endpoints: Sequence[Endpoint], ports: Sequence[Port]) -> list[Port]:
+def enter(
+    container: str, names: Sequence[str], endpoints: Sequence[Endpoint], ports: Sequence[Port], first: int = 0
+) -> list[Port]:
     """Make `container` a member, published ports included; the ports, each with the host port that it has got.
+    `first` is the number of its first interface, unless it has some already.
 
     Raises NotFoundError (no such network), UsageError, ConflictError; then nothing has changed but what `leave` undoes.
     """
@@ -75,7 +78,7 @@ def enter(container: str, names: Sequence[str], endpoints: Sequence[Endpoint], p
         outlet = _outlet(chosen, ports)
         links_taken = {member.link for network in everything.values() for member in network.members.values()}
         there = [network.members[container] for network in everything.values() if container in network.members]
-        first = max((networks.interface_number(member.interface) + 1 for member in there), default=0)
+        first = max([networks.interface_number(member.interface) + 1 for member in there] + [first])
         for place, (network, endpoint) in enumerate(zip(chosen, endpoints, strict=True)):
             if endpoint.shaped and not driver_called(network.driver).is_router:
                 raise UsageError(

@@ -41,6 +41,9 @@ NLM_F_DUMP = 0x300
 NLM_F_EXCL = 0x200
 NLM_F_CREATE = 0x400
 
+NFNL_SUBSYS_NFTABLES = 10
+"""Which part of netfilter a message is for: the upper half of its type. (NETLINK_NETFILTER)"""
+
 NLMSG_ERROR = 2
 NLMSG_DONE = 3
 
@@ -145,12 +148,15 @@ def nested(number: int, *attributes: bytes) -> bytes:
 
 def attributes(data: bytes) -> dict[int, bytes]:
     """The attributes in `data`, by number."""
-    found: dict[int, bytes] = {}
+    return dict(each_attribute(data))
+
+
+def each_attribute(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The attributes in `data` in their order: a list may have many of one number."""
     at = 0
     while at + _ATTRIBUTE.size <= len(data):
         length, number = _ATTRIBUTE.unpack_from(data, at)
         if length < _ATTRIBUTE.size:
-            break
-        found[number & NLA_TYPE_MASK] = data[at + _ATTRIBUTE.size : at + length]
+            return
+        yield number & NLA_TYPE_MASK, data[at + _ATTRIBUTE.size : at + length]
         at += (length + 3) & ~3
-    return found

@@ -35,19 +35,18 @@ import _socket
 
 from minicontainer import state
 from minicontainer.errors import HostError
-from minicontainer.network import elements, firewall
+from minicontainer.network import elements, firewall, publishing
 from minicontainer.network.addresses import hardware_address
-from minicontainer.network.elements import NFPROTO_BRIDGE, NFPROTO_INET, Element, field, ifname
+from minicontainer.network.elements import NFPROTO_BRIDGE, Element, field, ifname
 from minicontainer.network.interfaces import packed
 from minicontainer.network.ports import ANY, Port
+from minicontainer.network.ruleset import RuleSet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from minicontainer.network.networks import Member, Network
-
-_PROTOCOLS = {"tcp": _socket.IPPROTO_TCP, "udp": _socket.IPPROTO_UDP}
 
 _TABLES = r"""
 table inet {table} {{
@@ -181,7 +180,7 @@ def replace(networks: Sequence[Network], pairs: Iterable[tuple[str, str]] = (), 
 def elsewhere() -> list[tuple[Port, str]]:
     """What is published on this machine, but by our own networks: the default bridge's and other instances' ports,
     each with its table's name."""
-    return firewall.Firewall(table(), "").look().elsewhere
+    return RuleSet(table()).elsewhere
 
 
 def of(member: Member) -> list[Element]:
@@ -195,17 +194,10 @@ def of(member: Member) -> list[Element]:
                 found.append(Element(NFPROTO_BRIDGE, inet, name, key, words=f"{member.link} {address}"))
     for record in member.ports:
         port = Port(**record)
-        service = field(bytes([_PROTOCOLS[port.protocol]])) + field(port.host_port.to_bytes(2, "big"))
-        inner = field(port.container_port.to_bytes(2, "big"))
         for address in filter(None, (member.address, member.address6)):
-            name = "published6" if ":" in address else "published"
-            if port.host_ip == ANY:
-                key = service
-            elif (":" in port.host_ip) == (":" in address):
-                name, key = (name, service) if port.host_ip == "::" else (f"{name}_at", packed(port.host_ip) + service)
-            else:
-                continue  # it is to be published on the other family only
-            found.append(Element(NFPROTO_INET, inet, name, key, packed(address) + inner, f"{port} to {address}"))
+            if port.host_ip == ANY or (":" in port.host_ip) == (":" in address):  # else for the other family only
+                outside = (port.host_ip, port.protocol, port.host_port)
+                found.append(publishing.element(inet, outside, (address, port.container_port)))
     return found
 
 
