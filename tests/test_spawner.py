@@ -508,6 +508,39 @@ time.sleep(1000)
     assert not os.path.exists(records.directory(identity))
 
 
+def test_the_next_start_removes_a_directory_whose_record_was_never_finished() -> None:
+    identity = state.new_id()
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    os.makedirs(records.directory(identity))
+    Path(f"{records.path(identity)}.{dead.pid}.0123abcd").touch()
+    assert identity not in records.all_containers()
+    records.mend()
+    assert not os.path.exists(records.directory(identity))
+
+
+def test_a_record_that_is_just_being_written_is_not_taken_for_an_unfinished_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Mending waits for it: the moment between the directory and the record, held open."""
+    identity = state.new_id()
+    mending = threading.Thread(target=records.mend)
+    written = state.write_json
+
+    def slowly(path: str, value: object, **how: bool) -> None:
+        os.makedirs(os.path.dirname(path))
+        mending.start()
+        mending.join(0.2)
+        assert mending.is_alive()
+        written(path, value, **how)
+
+    monkeypatch.setattr(state, "write_json", slowly)
+    records.write(identity, {"id": identity, "owner": records.this_process(), "parts": []})
+    mending.join()
+    assert records.all_containers() == [identity]
+    records.remove(identity)
+
+
 def leave_record(content: str, identity: str | None = None) -> str:
     identity = identity or state.new_id()
     os.makedirs(records.directory(identity))

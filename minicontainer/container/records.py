@@ -22,6 +22,7 @@ from minicontainer.lean import signal
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from contextlib import AbstractContextManager
     from typing import Any
 
     from minicontainer.container.part import Part
@@ -58,7 +59,8 @@ def recall(entry: dict[str, Any]) -> Part:
 
 def write(container: str, record: dict[str, Any]) -> None:
     """Write down, or replace, a container's record."""
-    state.write_json(path(container), record)
+    with _mending(shared=True):  # or a directory that has no record yet would be taken for a dead one's
+        state.write_json(path(container), record)
 
 
 def write_process(container: str, pid: int) -> None:
@@ -108,11 +110,19 @@ def remove(container: str) -> None:
 
 def all_containers() -> list[str]:
     """The ids of all containers of this instance that have a record."""
+    return [name for name in _directories() if os.path.exists(path(name))]
+
+
+def _directories() -> list[str]:
     try:
         names = os.listdir(state.exec_root())
     except FileNotFoundError:
         return []
-    return sorted(name for name in names if os.path.exists(path(name)))
+    return sorted(name for name in names if len(name) == 64)  # an id: there are locks and other things, too
+
+
+def _mending(shared: bool = False) -> AbstractContextManager[None]:
+    return state.locked(f"{state.exec_root()}/mend.lock", shared=shared)
 
 
 def is_alive(process: dict[str, int] | None) -> bool:
@@ -146,11 +156,14 @@ def mend(containers: Iterable[str] | None = None) -> list[str]:
     being so: its record stays, and the first such error is raised at the end.
     """
     mended, errors = [], []
-    for container in list(all_containers() if containers is None else containers):
-        with state.locked(f"{state.exec_root()}/mend.lock"):
+    for container in list(_directories() if containers is None else containers):
+        with _mending():
             try:
                 record = read(container)
-                if record is None or is_alive(record["owner"]):
+                if record is None:  # killed before it had one, or when it had no more
+                    remove(container)
+                    continue
+                if is_alive(record["owner"]):
                     continue
                 _end(record["process"])
                 release(container, record)
