@@ -85,6 +85,7 @@ def test_ambient_ones_pass_to_another_user_as_with_runc_and_crun(rootfs: str, ru
     assert ours["CapAmb"] == ours["CapEff"] == capabilities.bits(kept)
 
 
+@pytest.mark.lab
 @pytest.mark.parametrize(
     ("add", "drop", "kept"),
     [
@@ -105,6 +106,7 @@ def test_add_and_drop_mean_what_they_mean_in_docker(rootfs: str, add: list[str],
     assert found["CapBnd"] == found["CapEff"] == found["CapPrm"] == kept
 
 
+@pytest.mark.lab
 def test_the_kernel_refuses_what_was_taken_away(rootfs: str) -> None:
     script = "mount -t tmpfs none /tmp; mknod /tmp/null c 1 3; chown 7 /tmp/null; hostname other"
     said = os.memfd_create("said")
@@ -116,6 +118,7 @@ def test_the_kernel_refuses_what_was_taken_away(rootfs: str) -> None:
     assert "hostname" in text
 
 
+@pytest.mark.lab
 def test_a_python_function_is_bound_as_well(rootfs: str) -> None:
     container = Container(capabilities_here, Namespaces("pid"), PivotRoot(rootfs), Capabilities(drop=["CHOWN"]))
     assert container.run() == 0
@@ -145,6 +148,7 @@ def test_a_name_that_is_none_is_refused_at_once() -> None:
         Capabilities(drop="ALL")
 
 
+@pytest.mark.lab
 def test_a_second_process_gets_no_more(rootfs: str) -> None:
     parts = [Namespaces(*VIEWS), PivotRoot(rootfs), Capabilities(drop=["KILL"]), NoNewPrivs(), Seccomp()]
     with Container(["sleep", "1000"], *parts).start() as container:
@@ -154,6 +158,7 @@ def test_a_second_process_gets_no_more(rootfs: str) -> None:
     assert found["Seccomp"] == 2
 
 
+@pytest.mark.lab
 def test_in_a_user_namespace_its_root_keeps_the_same_fourteen(rootfs: str) -> None:
     text = Container(STATUS, Namespaces(*VIEWS, "user"), PivotRoot(rootfs), Capabilities(), Seccomp()).output()
     assert sets(text)["CapBnd"] == sets(text)["CapEff"] == DOCKERS
