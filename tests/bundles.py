@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import uuid
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAIN = Path(__file__).resolve().parent.parent / "minicontainer/runtime/__main__.py"
-OURS = [sys.executable, "-I", "-S", os.fspath(MAIN)]
+OURS = shlex.split(os.environ.get("MINICONTAINER_LAB_RUNTIME", "")) or [sys.executable, "-I", "-S", os.fspath(MAIN)]
+"""Our runtime; the one with a learner's part in it, where a lab's check runs the tests (labs/checks/engine.py)."""
 
 
 class Bundle:

@@ -5,31 +5,31 @@ engine holds the original, before any test is collected. Only the tests marked `
 pass to be the chapter's part; what ours can do besides is not asked of a learner.
 
 What is put in place is named "minicontainer.chroot:PivotRoot". A function (chapter 01's) is known to the process that
-has been given it and not to a spawner, so then every container is cloned by that process itself.
+has been given it and not to a spawner, so then every container is cloned by that process itself. Tests of chapter 09
+call a runtime that is a program of its own: their environment has the command line of one with the answer in it.
 """
 
 from __future__ import annotations
 
-import functools
 import importlib
 import json
 import os
 import pkgutil
+import shlex
 import signal
 import subprocess
 import sys
 import tempfile
 from typing import TYPE_CHECKING
 
-from labs.checks import frame
+from labs.checks import frame, own
 
 if TYPE_CHECKING:
     from typing import Any
 
     import pytest
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-ANSWER, RESULTS = "MINICONTAINER_LAB_ANSWER", "MINICONTAINER_LAB_RESULTS"
+ANSWER, RESULTS, RUNTIME = "MINICONTAINER_LAB_ANSWER", "MINICONTAINER_LAB_RESULTS", "MINICONTAINER_LAB_RUNTIME"
 SECONDS = 10 * frame.SECONDS
 """How long all of a module's tests may take."""
 
@@ -39,11 +39,8 @@ def module_tests(answer: object, original: str, tests: str) -> str:
 
     Returns that they pass, in words. Raises NotYet with the first that has failed, and why.
     """
-    import cloudpickle  # type: ignore[import-untyped]
-
     with tempfile.TemporaryDirectory(prefix="minicontainer-lab-") as folder:
-        with open(f"{folder}/answer", "wb") as file:
-            cloudpickle.dump((original, answer), file)
+        own.store(f"{folder}/answer", answer, original)
         command = [
             sys.executable,
             "-m",
@@ -59,8 +56,13 @@ def module_tests(answer: object, original: str, tests: str) -> str:
         ]
         pytest = subprocess.Popen(
             [*command, f"tests/{tests}"],
-            cwd=ROOT,
-            env={**_environment(), ANSWER: f"{folder}/answer", RESULTS: f"{folder}/results"},
+            cwd=own.ROOT,
+            env={
+                **_environment(),
+                ANSWER: f"{folder}/answer",
+                RESULTS: f"{folder}/results",
+                RUNTIME: shlex.join([*own.COMMAND, "runtime", f"{folder}/answer"]),
+            },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -107,25 +109,12 @@ def _end(pytest: subprocess.Popen[str]) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Put the answer in the original's place, in every module that has it."""
-    import cloudpickle
-
-    with open(os.environ[ANSWER], "rb") as file:
-        original, answer = cloudpickle.load(file)
+    original, answer = own.load(os.environ[ANSWER])
     package = importlib.import_module("minicontainer")
     for found in pkgutil.walk_packages(package.__path__, "minicontainer."):
         if not found.name.endswith("__main__"):
             importlib.import_module(found.name)
-    where, _, name = original.partition(":")
-    ours = functools.reduce(getattr, name.split("."), importlib.import_module(where))
-    answer.__name__ = ours.__name__
-    places = 0
-    for module in list(sys.modules.values()):
-        if module and module.__name__.partition(".")[0] == "minicontainer":
-            for key in [key for key, value in vars(module).items() if value is ours]:
-                setattr(module, key, answer)
-                places += 1
-    if not places:
-        raise RuntimeError(f"nothing in the engine is {original}")
+    own.put_in_place(original, answer)
     if not isinstance(answer, type):
         from minicontainer.container import spawner
 
