@@ -1,4 +1,4 @@
-"""The checks of lab 06: a cable, an address, a plan, the way out, the way in, and a network for the engine.
+"""The checks of lab 06: a cable, an address, a plan, the way out and in, who is who, a tunnel, and one for the engine.
 
 Each attempt has a network namespace of its own, which plays the host; a box and an internet are two more, each kept by
 a process that ends with the attempt. Nothing reaches the real host's network.
@@ -17,11 +17,12 @@ import tempfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from labs.checks import wire
 from labs.checks.engine import module_tests
 from labs.checks.frame import Lab, attempt, expect
 from minicontainer import Container, Namespaces, linux
 from minicontainer.errors import ContainerError
-from minicontainer.network import links
+from minicontainer.network import interfaces, links
 from minicontainer.network.addresses import Subnet
 from minicontainer.network.netlink import NLM_F_CREATE, Netlink, attribute, attributes
 
@@ -240,6 +241,93 @@ def publish(answer: Callable[[str, str, int, str, int], object]) -> str:
     return "from the Internet, from the host, from 127.0.0.1 and from the box itself; and no other port"
 
 
+@lab.exercise("who is who")
+def guard(answer: Callable[[str, str, str], object]) -> str:
+    """A box sends frames, honest and forged ones; its neighbour says which of them arrive."""
+
+    def ask() -> dict[str, Any]:
+        box, other = _bridged("box"), _bridged("other")
+        _at(box, lambda: _reachable(BOX))
+        _at(other, lambda: _reachable(OTHER))
+        mac, others_mac = _hardware("box"), _hardware("other")
+        _nft("table bridge somebodys { chain input { type filter hook input priority 0; counter\n }\n }")
+        _settle()
+        answer("port-box", mac.hex(":"), BOX)
+        frames = {
+            "an ARP question of its own": wire.arp(mac, mac, BOX, OTHER),
+            "an ARP answer of its own": wire.arp(mac, mac, BOX, OTHER, answer=True),
+            "a packet of its own": wire.packet(mac, BOX, OTHER),
+            "an ARP answer that claims the gateway's address": wire.arp(mac, mac, GATEWAY, OTHER, answer=True),
+            "an ARP answer that gives its address to a foreign hardware address": wire.arp(mac, b"\2m9999", BOX, OTHER),
+            "a packet from its neighbour's IP address": wire.packet(mac, OTHER, GATEWAY),
+            "a packet from a foreign hardware address": wire.packet(b"\2m9999", BOX, OTHER),
+        }
+        neighbours = {
+            "an ARP question of the neighbour": wire.arp(others_mac, others_mac, OTHER, BOX),
+            "a packet of the neighbour": wire.packet(others_mac, OTHER, BOX),
+        }
+        return {
+            "somebodys": "somebodys" in _ruleset(),
+            "sent": list(frames),
+            "arrived": wire.arrived(_at, box, other, frames),
+            "neighbours": list(neighbours),
+            "neighbours arrived": wire.arrived(_at, other, box, neighbours),
+        }
+
+    seen = _tried(ask, answer)
+    expect(seen["somebodys"], saw="a firewall table of somebody else is gone", wanted="that it stays as it was")
+    for frame in [*seen["sent"][:3], *seen["neighbours"]]:
+        came = frame in seen["arrived"] + seen["neighbours arrived"]
+        expect(came, saw=f"{frame} does not arrive", wanted="that what is honest passes, at every port")
+    for frame in seen["sent"][3:]:
+        expect(frame not in seen["arrived"], saw=f"{frame} arrives", wanted="that it is dropped on the bridge")
+    return "honest frames pass at either port, and four kinds of lies do not get into the bridge"
+
+
+@lab.exercise("a tunnel")
+def tunnel(answer: Callable[[str, int, str, str], object]) -> str:
+    """Two hosts, a box on each; what the one sends to the other is read on the cable between the hosts."""
+
+    def ask() -> dict[str, Any]:
+        box, far = _bridged("box"), _outside()
+        _at(box, lambda: _reachable(BOX))
+        with _inside(far):
+            far_box = _bridged("far-box", b"\x02\x6d\0\0\0\3")  # (a hardware address is there once in an Ethernet)
+            _at(far_box, lambda: _reachable(OTHER))
+        answer("tun7", 4711, HOST, INTERNET)
+        _at(far, lambda: answer("tun7", 4711, INTERNET, HOST))
+        seen: dict[str, Any] = {"links": _links()}
+        if "tun7" in seen["links"]:
+            for host in (None, far):
+                _at(host, functools.partial(_plug, "tun7", "br0"))
+            _settle()
+            with wire.tap("port-out") as between:
+                seen["answer"] = _patiently(lambda: _at(box, lambda: _udp(OTHER)))
+                seen["wire"] = wire.tunnelled(wire.heard(between))
+        return seen
+
+    seen = _tried(ask, answer)
+    expect("tun7" in seen["links"], saw=f"the links {_named(seen['links'])}", wanted="a link called tun7")
+    link = seen["links"]["tun7"]
+    expect(link["kind"] == "vxlan", saw=f"tun7 is a {link['kind']}", wanted="a vxlan")
+    expect(link["up"], saw="tun7 is down", wanted="tun7 up")
+    sent = [it for it in seen["wire"] if (it["from"], it["to"]) == (HOST, INTERNET)]
+    expect(
+        bool(sent),
+        saw=f"while the box sends, no datagram leaves {HOST} for {INTERNET}",
+        wanted="one for each frame: that host is where frames go for which there is no other entry",
+    )
+    expect(sent[0]["port"] == 4789, saw=f"the datagrams go to UDP port {sent[0]['port']}", wanted="4789")
+    expect(sent[0]["vni"] == 4711, saw=f"the datagrams have the VNI {sent[0]['vni']}", wanted="4711")
+    expect(seen["answer"] == "arrived", saw="the box there gives no answer", wanted="that it does")
+    expect(
+        link["mtu"] == 1450,
+        saw=f"the MTU of tun7 is {link['mtu']}",
+        wanted="1450: fifty bytes less than the hosts' 1500",
+    )
+    return "frames of the box leave in UDP to port 4789 of the other host, with the VNI, and the answer comes back"
+
+
 @lab.exercise("your network, in the engine")
 def network(answer: Callable[[], Any]) -> str:
     """First two containers with it; then it takes the place of `Bridge`, and the tests of that run."""
@@ -334,16 +422,21 @@ def _at(pid: int | None, function: Callable[[], Any]) -> Any:
         return function()
 
 
-def _bridged(name: str) -> int:
-    """A machine whose eth0 leads to our bridge br0, which has the gateway's address."""
+def _hardware(name: str) -> bytes:
+    """The hardware address of the machine that `_bridged` makes under this name."""
+    return bytes([2, 0x6D, 1, 0, 0, len(name)])
+
+
+def _bridged(name: str, bridges: bytes = b"\x02\x6d\0\0\0\1") -> int:
+    """A machine whose eth0 leads to our bridge br0, which has the gateway's address (and this hardware address)."""
     pid = _machine()
     with Netlink() as netlink:
-        links.create_bridge(netlink, "br0", b"\x02\x6d\0\0\0\1")
+        links.create_bridge(netlink, "br0", bridges)
         links.add_address(netlink, "br0", GATEWAY, Subnet.parse(NETWORK))
         links.set_up(netlink, "br0")
         bridge = links.find_link(netlink, "br0")
         assert bridge is not None
-        links.create_veth(netlink, f"port-{name}", bridge, pid, "eth0", bytes([2, 0x6D, 1, 0, 0, len(name)]))
+        links.create_veth(netlink, f"port-{name}", bridge, pid, "eth0", _hardware(name))
     return pid
 
 
@@ -389,6 +482,11 @@ def _address(name: str, address: str) -> None:
         links.set_up(netlink, name)
 
 
+def _plug(name: str, bridge: str) -> None:
+    with Netlink() as netlink:
+        interfaces.set_master(netlink, bridge, [name])
+
+
 def _settle() -> None:
     """Until both ends of each cable know that it is plugged in."""
     _patiently(lambda: "waiting", 3)
@@ -409,7 +507,7 @@ _PATH = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 
 
 def _links() -> dict[str, dict[str, Any]]:
-    """Each link's kind, whether it is up, and its master."""
+    """Each link's kind, whether it is up, its master, and its MTU (bytes)."""
     with Netlink() as netlink:
         answers = netlink.dump("RTM_GETLINK", "all", links.RTM_GETLINK, links._ifinfomsg.pack(0, 0, 0, 0, 0))
     found, names = {}, {}
@@ -419,7 +517,8 @@ def _links() -> dict[str, dict[str, Any]]:
         kind = attributes(attrs.get(links.IFLA_LINKINFO, b"")).get(links.IFLA_INFO_KIND, b"").rstrip(b"\0").decode()
         master = struct.unpack("=I", attrs[links.IFLA_MASTER])[0] if links.IFLA_MASTER in attrs else 0
         names[index] = link.name
-        found[link.name] = {"kind": kind or "device", "up": bool(flags & links.IFF_UP), "master": master}
+        mtu = struct.unpack("=I", attrs[interfaces.IFLA_MTU])[0]
+        found[link.name] = {"kind": kind or "device", "up": bool(flags & links.IFF_UP), "master": master, "mtu": mtu}
     for link_found in found.values():
         link_found["master"] = names.get(link_found["master"], "")
     return found

@@ -360,6 +360,194 @@ table ip my-ports {{
 """)
 
 
+# %% guard: only the IP header is looked at
+# says: an ARP answer that claims the gateway's address arrives
+def guard(port, mac, address):
+    nft(f"""
+table bridge my-guard {{
+  chain spoofing {{
+    type filter hook prerouting priority -350;
+    iifname "{port}" ether saddr != {mac} drop
+    iifname "{port}" ip saddr != {address} drop
+  }}
+}}
+""")
+
+
+# %% guard: only ARP is looked at
+# says: a packet from its neighbour's IP address arrives
+def guard(port, mac, address):
+    nft(f"""
+table bridge my-guard {{
+  chain spoofing {{
+    type filter hook prerouting priority -350;
+    iifname "{port}" arp saddr ether != {mac} drop
+    iifname "{port}" arp saddr ip != {address} drop
+  }}
+}}
+""")
+
+
+# %% guard: what ARP says of the hardware address is believed
+# says: an ARP answer that gives its address to a foreign hardware address arrives
+def guard(port, mac, address):
+    nft(f"""
+table bridge my-guard {{
+  chain spoofing {{
+    type filter hook prerouting priority -350;
+    iifname "{port}" ether saddr != {mac} drop
+    iifname "{port}" arp saddr ip != {address} drop
+    iifname "{port}" ip saddr != {address} drop
+  }}
+}}
+""")
+
+
+# %% guard: the Ethernet header is believed
+# says: a packet from a foreign hardware address arrives
+def guard(port, mac, address):
+    nft(f"""
+table bridge my-guard {{
+  chain spoofing {{
+    type filter hook prerouting priority -350;
+    iifname "{port}" arp saddr ether != {mac} drop
+    iifname "{port}" arp saddr ip != {address} drop
+    iifname "{port}" ip saddr != {address} drop
+  }}
+}}
+""")
+
+
+# %% guard: in a table of IP, which does not see what stays in the bridge
+# says: an ARP answer that claims the gateway's address arrives
+def guard(port, mac, address):
+    nft(f"""
+table ip my-guard {{
+  chain spoofing {{
+    type filter hook prerouting priority -350;
+    iifname "{port}" ip saddr != {address} drop
+  }}
+}}
+""")
+
+
+# %% guard: all that is no IP packet is dropped
+# says: an ARP question of its own does not arrive
+def guard(port, mac, address):
+    nft(f"""
+table bridge my-guard {{
+  chain spoofing {{
+    type filter hook prerouting priority -350;
+    iifname "{port}" ether saddr {mac} ip saddr {address} accept
+    iifname "{port}" drop
+  }}
+}}
+""")
+
+
+# %% guard: at every port
+# says: an ARP question of the neighbour does not arrive
+def guard(port, mac, address):
+    nft(f"""
+table bridge my-guard {{
+  chain spoofing {{
+    type filter hook prerouting priority -350;
+    ether saddr != {mac} drop
+    arp saddr ether != {mac} drop
+    arp saddr ip != {address} drop
+    ip saddr != {address} drop
+  }}
+}}
+""")
+
+
+# %% guard: everybody's rules are flushed
+# says: a firewall table of somebody else is gone
+def guard(port, mac, address):
+    nft(f"""
+flush ruleset
+table bridge my-guard {{
+  chain spoofing {{
+    type filter hook prerouting priority -350;
+    iifname "{port}" ether saddr != {mac} drop
+    iifname "{port}" arp saddr ether != {mac} drop
+    iifname "{port}" arp saddr ip != {address} drop
+    iifname "{port}" ip saddr != {address} drop
+  }}
+}}
+""")
+
+
+# %% tunnel: the port's bytes in the machine's own order
+# says: the datagrams go to UDP port 46354\nExpected: +4789
+def tunnel(name, vni, here, there):
+    data = attribute(IFLA_VXLAN_ID, vni) + attribute(IFLA_VXLAN_PORT, struct.pack("=H", 4789))
+    data += attribute(IFLA_VXLAN_LOCAL, socket.inet_aton(here)) + attribute(IFLA_VXLAN_GROUP, socket.inet_aton(there))
+    kind = attribute(IFLA_INFO_KIND, "vxlan") + attribute(IFLA_INFO_DATA, data)
+    body = attribute(IFLA_IFNAME, name) + attribute(IFLA_MTU, 1450) + attribute(IFLA_LINKINFO, kind)
+    request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, link(IFF_UP) + body)
+
+
+# %% tunnel: no port, so the kernel takes its own
+# says: the datagrams go to UDP port 8472
+def tunnel(name, vni, here, there):
+    data = attribute(IFLA_VXLAN_ID, vni)
+    data += attribute(IFLA_VXLAN_LOCAL, socket.inet_aton(here)) + attribute(IFLA_VXLAN_GROUP, socket.inet_aton(there))
+    kind = attribute(IFLA_INFO_KIND, "vxlan") + attribute(IFLA_INFO_DATA, data)
+    body = attribute(IFLA_IFNAME, name) + attribute(IFLA_MTU, 1450) + attribute(IFLA_LINKINFO, kind)
+    request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, link(IFF_UP) + body)
+
+
+# %% tunnel: nobody is at the other end
+# says: no datagram leaves 203\.0\.113\.1 for 203\.0\.113\.9
+def tunnel(name, vni, here, there):
+    data = attribute(IFLA_VXLAN_ID, vni) + attribute(IFLA_VXLAN_PORT, struct.pack("!H", 4789))
+    data += attribute(IFLA_VXLAN_LOCAL, socket.inet_aton(here))
+    kind = attribute(IFLA_INFO_KIND, "vxlan") + attribute(IFLA_INFO_DATA, data)
+    body = attribute(IFLA_IFNAME, name) + attribute(IFLA_MTU, 1450) + attribute(IFLA_LINKINFO, kind)
+    request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, link(IFF_UP) + body)
+
+
+# %% tunnel: here and there are exchanged
+# says: no datagram leaves 203\.0\.113\.1 for 203\.0\.113\.9
+def tunnel(name, vni, here, there):
+    data = attribute(IFLA_VXLAN_ID, vni) + attribute(IFLA_VXLAN_PORT, struct.pack("!H", 4789))
+    data += attribute(IFLA_VXLAN_LOCAL, socket.inet_aton(there)) + attribute(IFLA_VXLAN_GROUP, socket.inet_aton(here))
+    kind = attribute(IFLA_INFO_KIND, "vxlan") + attribute(IFLA_INFO_DATA, data)
+    body = attribute(IFLA_IFNAME, name) + attribute(IFLA_MTU, 1450) + attribute(IFLA_LINKINFO, kind)
+    request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, link(IFF_UP) + body)
+
+
+# %% tunnel: the fifty bytes are forgotten
+# says: the MTU of tun7 is 1500\nExpected: +1450
+def tunnel(name, vni, here, there):
+    data = attribute(IFLA_VXLAN_ID, vni) + attribute(IFLA_VXLAN_PORT, struct.pack("!H", 4789))
+    data += attribute(IFLA_VXLAN_LOCAL, socket.inet_aton(here)) + attribute(IFLA_VXLAN_GROUP, socket.inet_aton(there))
+    kind = attribute(IFLA_INFO_KIND, "vxlan") + attribute(IFLA_INFO_DATA, data)
+    body = attribute(IFLA_IFNAME, name) + attribute(IFLA_LINKINFO, kind)
+    request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, link(IFF_UP) + body)
+
+
+# %% tunnel: nobody sets it up
+# says: tun7 is down
+def tunnel(name, vni, here, there):
+    data = attribute(IFLA_VXLAN_ID, vni) + attribute(IFLA_VXLAN_PORT, struct.pack("!H", 4789))
+    data += attribute(IFLA_VXLAN_LOCAL, socket.inet_aton(here)) + attribute(IFLA_VXLAN_GROUP, socket.inet_aton(there))
+    kind = attribute(IFLA_INFO_KIND, "vxlan") + attribute(IFLA_INFO_DATA, data)
+    body = attribute(IFLA_IFNAME, name) + attribute(IFLA_MTU, 1450) + attribute(IFLA_LINKINFO, kind)
+    request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, link() + body)
+
+
+# %% tunnel: the network has no number
+# says: the datagrams have the VNI 0
+def tunnel(name, vni, here, there):
+    data = attribute(IFLA_VXLAN_PORT, struct.pack("!H", 4789))
+    data += attribute(IFLA_VXLAN_LOCAL, socket.inet_aton(here)) + attribute(IFLA_VXLAN_GROUP, socket.inet_aton(there))
+    kind = attribute(IFLA_INFO_KIND, "vxlan") + attribute(IFLA_INFO_DATA, data)
+    body = attribute(IFLA_IFNAME, name) + attribute(IFLA_MTU, 1450) + attribute(IFLA_LINKINFO, kind)
+    request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, link(IFF_UP) + body)
+
+
 # %% network: every container has the same address
 # says: two containers that run at the same time both have 172\.29\.0\.2/16
 class Network(Part):
