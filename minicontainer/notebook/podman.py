@@ -1,6 +1,6 @@
 """Podman with one of our runtimes below it, and with storage of its own that is gone afterwards.
 
-    with Podman(folder, ["/path/to/a/runtime"], rootfs) as podman:
+    with Podman(["/path/to/a/runtime"], rootfs) as podman:
         podman("run", "--rm", "--network", "none", podman.image, "echo", "hello")
 
 Podman is an engine as Docker's is, without a daemon: so it can be tried from a cell, without touching what the machine
@@ -45,8 +45,8 @@ class Podman:
 
     image = "box"
 
-    def __init__(self, folder: str, runtime: Sequence[str], rootfs: str) -> None:
-        self.folder = tempfile.mkdtemp(prefix="podman-", dir=folder)
+    def __init__(self, runtime: Sequence[str], rootfs: str) -> None:
+        self.folder = tempfile.mkdtemp(prefix="minicontainer-podman-", dir="/var/tmp")  # it takes 50 characters
         os.chmod(self.folder, 0o755)
         self.runtime = f"{self.folder}/runtime"  # podman wants one word: a script
         with open(self.runtime, "w") as file:
