@@ -1,4 +1,5 @@
-"""The checks of lab 07: a blob, a manifest, where layers lie, a directory that cannot be left, and an unpacker."""
+"""The checks of lab 07: a blob, a manifest, where layers lie, a directory that cannot be left, which layer a file comes
+from, and an unpacker."""
 
 from __future__ import annotations
 
@@ -15,13 +16,14 @@ from typing import TYPE_CHECKING
 
 from labs.checks.engine import module_tests
 from labs.checks.frame import Lab, attempt, expect
-from minicontainer import images, linux
+from minicontainer import images, linux, overlayfs
 from minicontainer.errors import ImageError
 from minicontainer.images import Image, Store, fetching, workers
 from minicontainer.images.manifest import OCI_CONFIG, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST
 from minicontainer.images.platforms import Platform
 from minicontainer.images.unpack import Unpacked
 from minicontainer.notebook import TinyRegistry
+from minicontainer.overlayfs.whiteouts import make_opaque, make_whiteout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -266,6 +268,90 @@ def folder(answer: Callable[[int, str], int]) -> str:
         )
     expect(not inside, saw=f"{', '.join(inside)} was made in the layer for a name that leaves it", wanted="nothing")
     return f"{len(INSIDE)} names opened what they mean, {len(OUTSIDE)} that leave were refused, and nothing was touched"
+
+
+# ------------------------------------------------------------------------------------- which layer a file comes from
+
+GONE, EMPTIED, LINKED = "a whiteout", "opaque", "a link"
+LAYERS: tuple[dict[str, str | None], ...] = (
+    dict.fromkeys(("etc/host", "etc/passwd", "opt/tool/bin", "opt/tool/lib", "optional", "srv/www/a", "srv/www/b"))
+    | dict.fromkeys(("cache/one", "cache/deep/two", "again", "was/folder/x", "now", "usr/lib/c", "usr/gone"))
+    | {"lib": LINKED},
+    {"etc/host": None, "opt": GONE, "again": GONE, "cache": EMPTIED, "cache/three": None, "usr/gone": GONE},
+    {"again": None, "was/folder": None, "now/a/folder": None, "srv/www/c": None, "lib": LINKED},
+    {"was": GONE, "srv/www/b": GONE, "opt/new": None},
+)
+"""From the base up: each name, and None for a file. A file has its layer's number in it, a link leads to it."""
+
+
+@lab.exercise("which layer a file comes from")
+def origins(answer: Callable[[list[str]], dict[str, int]]) -> str:
+    """Stacks of layers that hide each other's files; the kernel puts each stack together and is read."""
+    with tempfile.TemporaryDirectory(prefix="minicontainer-lab-", dir="/var/tmp") as place:
+        directories = [f"{place}/{number}" for number in range(len(LAYERS))]
+        for number, (directory, names) in enumerate(zip(directories, LAYERS, strict=True)):
+            for name, kind in names.items():
+                _make(f"{directory}/{name}", kind, str(number))
+        os.mkdir(f"{place}/merged")
+        stacks = [directories[:height] for height in range(1, len(LAYERS) + 1)]
+        truth = []
+        for stack in stacks:
+            if len(stack) == 1:
+                truth.append(_contents(stack[0]))  # overlayfs wants two at least, and here is nothing to be hidden
+                continue
+            with overlayfs.mounted(stack, None, f"{place}/merged") as merged:
+                truth.append(_contents(merged))
+        seen = attempt(lambda: [answer(list(stack)) for stack in stacks], answer).value
+    for stack, got, right in zip(stacks, seen, truth, strict=True):
+        what = f"of {len(stack)} layers" if len(stack) > 1 else "of one layer"
+        expect(
+            isinstance(got, dict), saw=f"you return {str(got)[:60]}", wanted="a dictionary: path → number of a layer"
+        )
+        for path, number in sorted(right.items()):
+            yours = f"layer {got[path]}" if path in got else "nowhere"
+            expect(
+                got.get(path) == number,
+                saw=f"{what}, a container reads {path} from layer {number}, and you have it from {yours}",
+                wanted=f"{path} from where the container has it",
+            )
+        for path, number in sorted(got.items()):
+            expect(
+                path in right,
+                saw=f"{what}, a container finds no file {path}, and you have one from layer {number}",
+                wanted="files that a container can open",
+            )
+    return f"{len(stacks)} stacks, {sum(map(len, truth))} files: each from the layer that the kernel reads it from"
+
+
+def _make(path: str, kind: str | None, number: str) -> None:
+    if kind == EMPTIED:
+        os.makedirs(path)
+        make_opaque(path)
+        return
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    if kind == GONE:
+        make_whiteout(path)
+    elif kind == LINKED:
+        os.makedirs(f"{path}-{number}")
+        os.symlink(f"lib-{number}", path)
+    else:
+        with open(path, "w") as file:
+            file.write(number)
+
+
+def _contents(directory: str) -> dict[str, int]:
+    """What the kernel shows below a directory: each file and link by the number that is in it."""
+    found = {}
+    for place, folders, files in os.walk(directory):
+        for name in files + [name for name in folders if os.path.islink(f"{place}/{name}")]:
+            path = f"{place}/{name}"
+            if os.path.islink(path):
+                text = os.readlink(path).rpartition("-")[2]
+            else:
+                with open(path) as file:
+                    text = file.read()
+            found[os.path.relpath(path, directory)] = int(text)
+    return found
 
 
 # --------------------------------------------------------------------------------------------- unpack, in the engine

@@ -225,6 +225,166 @@ def folder(root, path):
     return linux.openat2(root, path, os.O_RDONLY | os.O_DIRECTORY, linux.RESOLVE_BENEATH)
 
 
+# %% origins: the last one wins, and that is all
+# says: of 2 layers, a container finds no file again, and you have one from layer 0
+def origins(directories):
+    found = {}
+    for number, directory in enumerate(directories):
+        for place, folders, files in os.walk(directory):
+            for name in files + [folder for folder in folders if os.path.islink(f"{place}/{folder}")]:
+                if not stat.S_ISCHR(os.lstat(f"{place}/{name}").st_mode):
+                    found[os.path.relpath(f"{place}/{name}", directory)] = number
+    return found
+
+
+# %% origins: the first one wins
+# says: of 2 layers, a container reads etc/host from layer 1, and you have it from layer 0
+def origins(directories):
+    found = {}
+    for number, directory in enumerate(directories):
+        for place, folders, files in os.walk(directory):
+            for name in files + [folder for folder in folders if os.path.islink(f"{place}/{folder}")]:
+                found.setdefault(os.path.relpath(f"{place}/{name}", directory), number)
+    return found
+
+
+# %% origins: links to folders are forgotten
+# says: of one layer, a container reads lib from layer 0, and you have it from nowhere
+def origins(directories):
+    found = {}
+    for number, directory in enumerate(directories):
+        for place, folders, files in os.walk(directory):
+            for name in files:
+                path = os.path.relpath(f"{place}/{name}", directory)
+                hide(found, path)
+                if not stat.S_ISCHR(os.lstat(f"{place}/{name}").st_mode):
+                    found[path] = number
+    return found
+
+
+# %% origins: a whiteout is a file like any other
+# says: of 2 layers, a container finds no file again, and you have one from layer 1
+def origins(directories):
+    found = {}
+    for number, directory in enumerate(directories):
+        mine = {}
+        for place, folders, files in os.walk(directory):
+            here = os.path.relpath(place, directory)
+            found.pop(here, None)
+            if opaque(place):
+                hide(found, here)
+            for name in files + [folder for folder in folders if os.path.islink(f"{place}/{folder}")]:
+                path = os.path.normpath(f"{here}/{name}")
+                hide(found, path)
+                mine[path] = number
+        found |= mine
+    return found
+
+
+# %% origins: a whiteout hides a name and not what is below it
+# says: of 2 layers, a container finds no file opt/tool/bin, and you have one from layer 0
+def origins(directories):
+    found = {}
+    for number, directory in enumerate(directories):
+        mine = {}
+        for place, folders, files in os.walk(directory):
+            here = os.path.relpath(place, directory)
+            if opaque(place):
+                hide(found, here)
+            for name in files + [folder for folder in folders if os.path.islink(f"{place}/{folder}")]:
+                path = os.path.normpath(f"{here}/{name}")
+                found.pop(path, None)
+                if not stat.S_ISCHR(os.lstat(f"{place}/{name}").st_mode):
+                    mine[path] = number
+        found |= mine
+    return found
+
+
+# %% origins: what begins with the same letters is hidden as well
+# says: of 2 layers, a container reads optional from layer 0, and you have it from nowhere
+def origins(directories):
+    found = {}
+    for number, directory in enumerate(directories):
+        mine = {}
+        for place, folders, files in os.walk(directory):
+            here = os.path.relpath(place, directory)
+            found.pop(here, None)
+            if opaque(place):
+                found = {path: layer for path, layer in found.items() if not path.startswith(here)}
+            for name in files + [folder for folder in folders if os.path.islink(f"{place}/{folder}")]:
+                path = os.path.normpath(f"{here}/{name}")
+                found = {seen: layer for seen, layer in found.items() if not seen.startswith(path)}
+                if not stat.S_ISCHR(os.lstat(f"{place}/{name}").st_mode):
+                    mine[path] = number
+        found |= mine
+    return found
+
+
+# %% origins: an opaque directory is a directory like any other
+# says: of 2 layers, a container finds no file cache/deep/two, and you have one from layer 0
+def origins(directories):
+    found = {}
+    for number, directory in enumerate(directories):
+        for place, folders, files in os.walk(directory):
+            here = os.path.relpath(place, directory)
+            found.pop(here, None)
+            for name in files + [folder for folder in folders if os.path.islink(f"{place}/{folder}")]:
+                path = os.path.normpath(f"{here}/{name}")
+                hide(found, path)
+                if not stat.S_ISCHR(os.lstat(f"{place}/{name}").st_mode):
+                    found[path] = number
+    return found
+
+
+# %% origins: what was deleted once stays deleted
+# says: of 3 layers, a container reads again from layer 2, and you have it from nowhere
+def origins(directories):
+    found, gone = {}, []
+    for number, directory in enumerate(directories):
+        mine = {}
+        for place, folders, files in os.walk(directory):
+            here = os.path.relpath(place, directory)
+            found.pop(here, None)
+            if opaque(place):
+                hide(found, here)
+            for name in files + [folder for folder in folders if os.path.islink(f"{place}/{folder}")]:
+                path = os.path.normpath(f"{here}/{name}")
+                hide(found, path)
+                if stat.S_ISCHR(os.lstat(f"{place}/{name}").st_mode):
+                    gone.append(path)
+                else:
+                    mine[path] = number
+        found |= mine
+    for path in gone:
+        hide(found, path)
+    return found
+
+
+# %% origins: a directory in the place of a file leaves the file
+# says: of 3 layers, a container finds no file now, and you have one from layer 0
+def origins(directories):
+    found = {}
+    for number, directory in enumerate(directories):
+        mine = {}
+        for place, folders, files in os.walk(directory):
+            here = os.path.relpath(place, directory)
+            if opaque(place):
+                hide(found, here)
+            for name in files + [folder for folder in folders if os.path.islink(f"{place}/{folder}")]:
+                path = os.path.normpath(f"{here}/{name}")
+                hide(found, path)
+                if not stat.S_ISCHR(os.lstat(f"{place}/{name}").st_mode):
+                    mine[path] = number
+        found |= mine
+    return found
+
+
+# %% origins: layers are sets of names
+# says: returned something of type set
+def origins(directories):
+    return {name for directory in directories for _, _, files in os.walk(directory) for name in files}
+
+
 # %% unpack: tarfile does it all
 # says: a container of the image reads the file that the second layer deletes
 def unpack(stream, directory):
