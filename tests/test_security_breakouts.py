@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from minicontainer.errors import HostError
 from minicontainer.security import breakouts
 
 
@@ -34,3 +35,10 @@ def test_its_decoy_goes_with_it(rootfs: str, kind: type[breakouts.BreakOut]) -> 
     assert sorted(os.listdir(rootfs)) == before
     assert kind.title
     assert kind.defence
+
+
+def test_a_machine_without_loop_devices_is_told_how_to_get_them(rootfs: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(breakouts.kernel, "LOOP_CONTROL", "/none")
+    with pytest.raises(HostError, match="modprobe loop"), breakouts.RawDisk(rootfs):
+        pass
+    assert not os.path.exists(f"{rootfs}/tmp/disk")

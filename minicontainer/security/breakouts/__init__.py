@@ -4,7 +4,9 @@ Files: `frame` (what a break-out is), `roots` (chroot, leaked directories, the r
 where a mount goes), `kernel` (interfaces of the whole machine), `rights` (processes, setuid, sockets, capabilities).
 
 >>> with RawDisk(rootfs) as attack:
-...     attack(attack.naive()), attack(attack.default())
+...     attack(attack.naive())
+>>> with RawDisk(rootfs) as attack:
+...     attack(attack.default())
 """
 
 from minicontainer.security.breakouts.frame import BreakOut, Outcome, docker

@@ -42,11 +42,11 @@ class Outcome:
 class BreakOut:
     """One way out. `rootfs` is the root to put containers in: busybox's commands are enough.
 
-    Use it in a `with` block: the decoy is there from its beginning to its end.
+    Use it in a `with` block: the decoy is there from its beginning to its end. A decoy that was reached is used up, so
+    each attempt wants a block of its own.
 
     >>> with ChrootEscape(rootfs) as attack:
     ...     attack(attack.naive())
-    ...     attack(attack.default())
     """
 
     title = ""

@@ -10,6 +10,7 @@ from functools import partial
 
 from minicontainer import linux
 from minicontainer.chroot import PivotRoot
+from minicontainer.errors import HostError
 from minicontainer.linux import handles, keys
 from minicontainer.namespaces import Namespaces
 from minicontainer.security.breakouts.frame import VIEWS, BreakOut, Outcome, docker, trying
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from minicontainer.container import Part
 
 
+LOOP_CONTROL = "/dev/loop-control"
 LOOP_MAJOR, LOOP_CTL_GET_FREE, LOOP_SET_FD, LOOP_CLR_FD = 7, 0x4C82, 0x4C00, 0x4C01
 
 
@@ -125,7 +127,12 @@ class RawDisk(BreakOut):
         with open(image, "w") as file:
             file.write(self.token.ljust(4096))
         self.number = -1
-        with open("/dev/loop-control", "rb") as control, open(image, "r+b") as backing:
+        if not os.path.exists(LOOP_CONTROL):
+            raise HostError(
+                f"there is no {LOOP_CONTROL}, so no decoy of a disk can be made",
+                hint="modprobe loop; in a container, run that one with its host's /dev",
+            )
+        with open(LOOP_CONTROL, "rb") as control, open(image, "r+b") as backing:
             for _ in range(20):
                 number = fcntl.ioctl(control, LOOP_CTL_GET_FREE)
                 try:
