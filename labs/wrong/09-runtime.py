@@ -42,6 +42,9 @@ def own_kinds(config):
 
 # %% bundle: nothing is written
 # says: in the bundle there is rootfs\nExpected: +config.json beside rootfs
+Right = globals().setdefault("RightBundle", bundle)  # the solution
+
+
 def bundle(directory, argv):
     return {"ociVersion": "1.0.2"}
 
@@ -69,9 +72,6 @@ def bundle(directory, argv):
 
 # %% bundle: as root
 # says: it runs as user 0, group 0\nExpected: +1000 and 1000
-Right = globals().setdefault("RightBundle", bundle)  # the solution
-
-
 def changed(directory, change):
     with open(f"{directory}/config.json") as file:
         config = json.load(file)
@@ -93,7 +93,7 @@ def bundle(directory, argv):
 
 
 # %% bundle: capabilities are not spoken of
-# says: CapPrm.* of its status are not 0\nExpected: +no capability in any set
+# says: CapBnd of its status are not 0\nExpected: +no capability in any set
 def bundle(directory, argv):
     RightBundle(directory, argv)
     changed(directory, lambda config: config["process"].pop("capabilities"))
@@ -203,8 +203,11 @@ def status(directory):
 def status(directory):
     with open(f"{directory}/state.json") as file:
         remembered = json.load(file)
-    with open(f"/proc/{remembered['pid']}/stat") as file:
-        fields = file.read().rpartition(")")[2].split()
+    try:
+        with open(f"/proc/{remembered['pid']}/stat") as file:
+            fields = file.read().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return "stopped"
     if fields[0] == "Z" or fields[19] != remembered["start_time"]:
         return "stopped"
     return "created" if os.path.exists(f"{directory}/start.sock") else "running"
@@ -273,25 +276,23 @@ def hook(state):
         pass
 
 
-# %% part: no socket
-# says: in the state directory there is config.json, state.json
+# %% part: a socket of another name
+# says: in the state directory there is config.json, hold.sock, state.json
 Right = globals().setdefault("RightHold", MyHold)  # the solution
 
 
 class MyHold(RightHold):
     def prepare(self, host):
-        ours, theirs = socket.socketpair()
-        self.other = ours.detach()
-        host.give("hold", theirs.detach())
-
-    def seal(self, inside):
-        linux.prctl(linux.PR_SET_PDEATHSIG, 0)
-        inside.ask("created")
-        os.read(inside.fds["hold"], 1)
+        place = os.open(self.directory, os.O_PATH)
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(f"/proc/self/fd/{place}/hold.sock")
+        listener.listen()
+        os.close(place)
+        host.give("hold", listener.detach())
 
 
 # %% part: it does not wait
-# says: `create` .*|create: .*|before start, the command runs|the process that it has made is gone
+# says: before start, the command runs|the process that it has made is gone
 class MyHold(RightHold):
     def seal(self, inside):
         linux.prctl(linux.PR_SET_PDEATHSIG, 0)
