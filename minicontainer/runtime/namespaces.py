@@ -44,7 +44,7 @@ class OciNamespaces(Namespaces):
         if "user" in new and not all(maps.values()):
             raise UsageError("linux.uidMappings and gidMappings have to be given for a new user namespace")
         if "user" not in new and any(maps.values()):
-            raise UsageError("linux.uidMappings are of no use without a user namespace")
+            raise UsageError("linux.uidMappings and gidMappings are of no use without a user namespace")
         super().__init__(*new, join=joined, uid_map=maps["uidMappings"], gid_map=maps["gidMappings"])
         self.names = (config.get("hostname"), config.get("domainname"))
         if any(self.names) and "uts" not in (*new, *joined):

@@ -11,7 +11,7 @@ import os
 
 from minicontainer import linux, state
 from minicontainer.errors import UsageError
-from minicontainer.runtime import hooks, log
+from minicontainer.runtime import hooks, log, shape
 from minicontainer.runtime.cgroup import Cgroup
 from minicontainer.runtime.console import Console
 from minicontainer.runtime.identity import Identity, Personality, Unseen
@@ -67,7 +67,11 @@ def load(path: str) -> dict[str, Any]:
         raise UsageError(f"{path} is not JSON: {error}") from None
     if not isinstance(config, dict):
         raise UsageError(f"{path} is no JSON object")
-    return config
+    try:
+        found: dict[str, Any] = shape.checked(config)
+    except UsageError as error:
+        raise UsageError(f"{path} is not what the OCI runtime specification wants: {error.message}") from None
+    return found
 
 
 def translate(config: dict[str, Any], id: str, bundle: str, *, pivot: bool = True) -> ContainerPlan:

@@ -7,7 +7,7 @@ import sys
 
 from minicontainer import state
 from minicontainer.errors import UsageError
-from minicontainer.runtime import resources
+from minicontainer.runtime import resources, shape
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def update(container: State, options: dict[str, Any]) -> None:
             raise UsageError(f"--resources {source}: {error}") from None
         if not isinstance(limits, dict):
             raise UsageError(f"--resources {source} is no JSON object")
+        limits = shape.checked(limits, shape.RESOURCES, "resources")
         limits = {_SECTIONS.get(name.lower(), name): value for name, value in limits.items()}
     else:
         limits = {}

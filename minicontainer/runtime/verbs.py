@@ -276,14 +276,14 @@ def resume(root: str, options: Options, words: list[str]) -> int:
 
 def exec_(root: str, options: Options, words: list[str]) -> int:
     """Run a second process in a container."""
-    from minicontainer.runtime import foreground, joining
+    from minicontainer.runtime import foreground, joining, shape
 
     if not words:
         raise UsageError("exec: which container?")
     container = State.open(root, words[0])
     config = container.config
     if options.get("process"):
-        process = state.read_json(options["process"])
+        process = shape.checked(state.read_json(options["process"]), shape.PROCESS, "process")
     elif len(words) < 2:
         raise UsageError("process args cannot be empty")
     else:
