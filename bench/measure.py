@@ -63,10 +63,15 @@ def command(argv: Sequence[str], *, output: int | None = None) -> float:
     actions: list[tuple[int | str, ...]] = [(os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)]
     if output is not None:
         actions.append((os.POSIX_SPAWN_DUP2, output, 1))
+    return cost(argv, actions)[0]
+
+
+def cost(argv: Sequence[str], actions: Sequence[tuple[int | str, ...]] = ()) -> tuple[float, float]:
+    """The same, and the seconds of processor time of the program and all that it has waited for."""
     before = time.perf_counter()
     pid = os.posix_spawnp(argv[0], list(argv), os.environ, file_actions=actions)
-    _, status = os.waitpid(pid, 0)
+    _, status, used = os.wait4(pid, 0)
     took = time.perf_counter() - before
     if status:
         raise Failed(f"{' '.join(argv)}: status {os.waitstatus_to_exitcode(status)}")
-    return took
+    return took, used.ru_utime + used.ru_stime

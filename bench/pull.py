@@ -1,38 +1,29 @@
-"""Row `pull`: fetch and unpack an image of many files from a registry on this machine."""
+"""Row `pull`: fetch and unpack images of three shapes from a registry on this machine, all of it or the last layer."""
 
 from __future__ import annotations
 
 import os
 import random
-import shlex
-import shutil
 import statistics
 import subprocess
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from bench import ground, measure, peers, registry, report
-from bench.measure import Failed
+from bench import ground, measure, movers, peers, registry, report
+from bench.movers import PIPELINE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bench.measure import Rounds
-    from bench.peers import Engine
+    from bench.movers import Mover
+    from bench.registry import Made
 
-TITLE = "pull: fetch and unpack an image of many files from a local registry"
-LOOK = "find /data -type f | wc -l; find /data -type f -exec cat {} + | wc -c"
+TITLE = "pull: fetch and unpack from a local registry, cold and with all but one layer there"
 NEEDED = ("docker-registry",)
-
-
-class Puller(NamedTuple):
-    """`pull` is timed; `look` says what it has unpacked as (files, bytes), `forget` removes it."""
-
-    name: str
-    pull: Callable[[], float]
-    look: Callable[[], tuple[int, int]]
-    forget: Callable[[], object]
+MOST = 3
+"""Rounds at the most: each moves gigabytes."""
 
 
 def row(directory: str, rounds: Rounds) -> None:
@@ -42,126 +33,85 @@ def row(directory: str, rounds: Rounds) -> None:
     if absent:
         report.skipped(absent, packages)
         return
-    times: dict[str, list[float]] = {}
+    goals = []
     with ExitStack() as stack:
         host = stack.enter_context(registry.registry(f"{directory}/registry"))
-        report.say("making the image")
-        os.makedirs(f"{directory}/made")
-        made = registry.make(f"{directory}/made", host, 1 if rounds.blocks > 1 else 0.05)
-        print(f"   {len(made.layers)} layers, {made.files} files, {_mib(made.compressed)} compressed, ", end="")
-        print(f"{_mib(made.content)} unpacked")
         place = stack.enter_context(peers.Place(directory))
         engines = stack.enter_context(peers.engines(directory, place, "docker", "podman"))
-        pullers = [_ours(made), *(_engine(engine, made) for engine in engines)]
-        if peers.there("skopeo") and peers.there("umoci"):
-            pullers.append(_umoci(f"{directory}/umoci", made))
-        if peers.there("curl"):
-            pullers.append(_pipeline(f"{directory}/pipeline", made))
-        for _ in range(rounds.blocks):
-            for puller in random.sample(pullers, len(pullers)):
-                os.sync()  # what others have written must not be paid by this one
-                times.setdefault(puller.name, []).append(puller.pull())
-                if puller.look() != (made.files, made.content):
-                    raise Failed(f"{puller.name} unpacked {puller.look()}, not {(made.files, made.content)}")
-                puller.forget()
-        peak = _peak([*ground.command(), "pull", "--quiet", made.reference])
-    medians = {name: statistics.median(found) for name, found in times.items()}
-    ours = medians["minicontainer"]
-    lines = [
-        [name, f"{took:.2f}", f"{min(times[name]):.2f}", f"{max(times[name]):.2f}", f"{took / ours:.2f}"]
-        for name, took in medians.items()
-    ]
-    report.table(["seconds", "median", "least", "most", "times ours"], lines)
-    print(f"   our memory at its peak, all processes together (PSS): {_mib(peak)}")
-    goals = [
-        report.Goal(f"times {name}'s{aim}", ours / medians[name], 1)
-        for name, aim in (("docker", " (aiming at 0.6)"), ("podman", ""), (PIPELINE, ""))
-        if name in medians
-    ]
-    report.goals([*goals, report.Goal("peak memory", peak / 2**20, 150, " MiB")])
+        everybody = movers.movers(directory, engines)
+        for made in images(directory, host, rounds):
+            times = shuffled(everybody, rounds, lambda mover, made=made: _both(mover, made))  # type: ignore[misc]
+            table(["cold", "all but one"], times)
+            cold = {name: statistics.median(found[0] for found in taken) for name, taken in times.items()}
+            goals += [
+                report.Goal(f"{made.shape.text}, cold, times {name}'s", cold["minicontainer"] / cold[name], limit)
+                for name, limit in (("docker", 0.6), ("podman", 1), (PIPELINE, 1))
+                if name in cold
+            ]
+            peak = _peak([*ground.command(), "pull", "--quiet", made.reference])
+            movers.Ours().forget()
+            goals.append(
+                report.Goal(
+                    f"{made.shape.text}, memory at its peak, all our processes (PSS)", peak / 2**20, 150, " MiB"
+                )
+            )
+    report.goals(goals)
     report.skipped(*peers.missing("dockerd", "podman", "skopeo", "umoci", "curl"))
 
 
-PIPELINE = "curl | gzip -d | tar"
+def images(directory: str, host: str, rounds: Rounds) -> list[Made]:
+    """Make the three images, smaller ones for a quick run, and say how large they are."""
+    found = []
+    for shape in registry.SHAPES:
+        report.say(f"making the image of {shape.text}")
+        scratch = f"{directory}/{shape.name}"
+        os.makedirs(scratch)
+        made = registry.make(scratch, host, shape if rounds.blocks > 1 else shape.scaled(0.05))
+        print(f"   {shape.text}: {len(made.layers)} layers, {made.files} files, ", end="")
+        print(f"{_mib(made.compressed)} compressed, {_mib(made.content)} unpacked")
+        found.append(made)
+    return found
 
 
-def _ours(made: registry.Made) -> Puller:
-    command = ground.command()
-
-    def look() -> tuple[int, int]:
-        argv = [*command, "run", "--rm", "--network", "none", made.reference, "/bin/sh", "-c", LOOK]
-        return _numbers(subprocess.run(argv, check=True, capture_output=True, text=True).stdout)
-
-    return Puller(
-        "minicontainer",
-        lambda: _timed([*command, "pull", "--quiet", made.reference]),
-        look,
-        lambda: _timed([*command, "rmi", made.reference]),
-    )
-
-
-def _engine(engine: Engine, made: registry.Made) -> Puller:
-    insecure = ["--tls-verify=false"] if engine.name == "podman" else []
-    return Puller(
-        engine.name,
-        lambda: engine.once("pull", "--quiet", *insecure, made.reference),
-        lambda: _numbers(engine.ask("run", "--rm", "--network", "none", made.reference, "/bin/sh", "-c", LOOK)),
-        lambda: engine.ask("rmi", made.reference),
-    )
+def shuffled(
+    everybody: list[Mover], rounds: Rounds, work: Callable[[Mover], list[float] | None]
+) -> dict[str, list[list[float]]]:
+    """What `work` returns for each, in rounds of changing order; those for whom it returns None are left out."""
+    times: dict[str, list[list[float]]] = {}
+    for _ in range(min(rounds.blocks, MOST)):
+        for mover in random.sample(everybody, len(everybody)):
+            try:
+                taken = work(mover)
+            finally:
+                mover.forget()
+            if taken is not None:
+                times.setdefault(mover.name, []).append(taken)
+    return times
 
 
-def _umoci(directory: str, made: registry.Made) -> Puller:
-    copy = [
-        "skopeo",
-        "copy",
-        "--quiet",
-        "--src-tls-verify=false",
-        f"docker://{made.reference}",
-        f"oci:{directory}/oci:it",
-    ]
-    unpack = ["umoci", "--log", "error", "unpack", "--image", f"{directory}/oci:it", f"{directory}/bundle"]
-    return Puller(
-        "skopeo, then umoci",
-        lambda: _made(directory) + _timed(copy) + _timed(unpack),
-        lambda: _count(f"{directory}/bundle/rootfs/data"),
-        lambda: shutil.rmtree(directory),
-    )
+def table(heads: list[str], times: dict[str, list[list[float]]]) -> None:
+    """Seconds: for each thing measured the median, the least and the most, and as a multiple of ours."""
+    head = ["seconds", *(word for name in heads for word in (f"{name}", "least", "most", "times ours"))]
+    lines = []
+    for name in sorted(times, key=lambda name: name != "minicontainer"):
+        line = [name]
+        for column in range(len(heads)):
+            found = [taken[column] for taken in times[name]]
+            ours = statistics.median(taken[column] for taken in times["minicontainer"])
+            median = statistics.median(found)
+            line += [f"{median:.2f}", f"{min(found):.2f}", f"{max(found):.2f}", f"{median / ours:.2f}"]
+        lines.append(line)
+    report.table(head, lines)
 
 
-def _pipeline(directory: str, made: registry.Made) -> Puller:
-    steps = [
-        f"curl --silent --fail {shlex.quote(url)} | gzip -d | tar -x -C {shlex.quote(directory)}" for url in made.layers
-    ]
-    return Puller(
-        PIPELINE,
-        lambda: _made(directory) + _timed(["/bin/bash", "-c", "set -e -o pipefail; " + "; ".join(steps)]),
-        lambda: _count(f"{directory}/data"),
-        lambda: shutil.rmtree(directory),
-    )
-
-
-def _made(directory: str) -> float:
-    os.makedirs(directory)
-    return 0
-
-
-def _timed(argv: list[str]) -> float:
-    with open(os.devnull, "wb") as null:
-        return measure.command(argv, output=null.fileno())
-
-
-def _numbers(text: str) -> tuple[int, int]:
-    files, content = (int(word) for word in text.split())
-    return files, content
-
-
-def _count(directory: str) -> tuple[int, int]:
-    files = content = 0
-    for inner, _, names in os.walk(directory):
-        paths = [f"{inner}/{name}" for name in names if not os.path.islink(f"{inner}/{name}")]
-        files += len(paths)
-        content += sum(os.path.getsize(path) for path in paths)
-    return files, content
+def _both(mover: Mover, made: Made) -> list[float]:
+    cold = movers.settled(lambda: mover.pull(made))
+    movers.checked(mover, made)
+    mover.forget()
+    mover.pull(made, base=True)
+    rest = movers.settled(lambda: mover.pull(made))
+    movers.checked(mover, made)
+    return [cold, rest]
 
 
 def _mib(size: int) -> str:
@@ -176,7 +126,7 @@ def _peak(argv: list[str]) -> int:
             peak = max(peak, sum(_pss(pid) for pid in _tree(process.pid)))
             time.sleep(0.01)
     if process.returncode:
-        raise Failed(f"{' '.join(argv)}: status {process.returncode}")
+        raise measure.Failed(f"{' '.join(argv)}: status {process.returncode}")
     return peak
 
 

@@ -1,4 +1,4 @@
-"""A registry of our own, and an image in it with so many files that unpacking them is the work."""
+"""Registries of our own, and in one of them images of three shapes: many small files, few large ones, twenty layers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import http.client
 import io
 import json
+import math
 import os
 import random
 import socket
@@ -21,18 +22,40 @@ from bench import ground
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LAYERS = 6
-FILES = 12_000
-BYTES = 360 << 20
-NAME = "bench/many"
+
+class Shape(NamedTuple):
+    """An image to make: so many layers, files and bytes in all; `spread` is how different the files' sizes are."""
+
+    name: str
+    text: str
+    layers: int
+    files: int
+    content: int
+    spread: float
+
+    def scaled(self, scale: float) -> Shape:
+        """A smaller one: fewer files, or smaller ones where there are few."""
+        files = int(self.files * scale) if self.files > 100 else self.files
+        return self._replace(files=files, content=int(self.content * scale))
+
+
+SHAPES = (
+    Shape("many", "many small files", 6, 24_000, 180 << 20, 1.5),
+    Shape("few", "few large files", 3, 12, 360 << 20, 0.3),
+    Shape("twenty", "twenty layers", 20, 6_000, 180 << 20, 1.5),
+)
 
 
 class Made(NamedTuple):
     """What is in the registry."""
 
+    shape: Shape
     reference: str
+    base: str
+    """An image of all layers but the last."""
     layers: list[str]
     """Where each layer can be fetched, the base first."""
+    diff_ids: list[str]
     files: int
     content: int
     """Bytes in all files of the merged tree."""
@@ -69,8 +92,8 @@ def registry(directory: str) -> Iterator[str]:
         server.wait()
 
 
-def make(directory: str, host: str, scale: float = 1.0) -> Made:
-    """Make the image and put it into the registry; `scale` below 1 makes a smaller one.
+def make(directory: str, host: str, shape: Shape) -> Made:
+    """Make an image and put it into the registry, and a second one without the last layer.
 
     Layers of nested directories, files of very different sizes that compress about as programs do (to 44 %), symbolic
     and hard links, and in each layer some files that replace one of the layer before. The base has busybox, so that an
@@ -78,44 +101,54 @@ def make(directory: str, host: str, scale: float = 1.0) -> Made:
     """
     source = random.Random(1)
     pool = _pool(source)
+    name = f"bench/{shape.name}"
     files: dict[str, int] = {}
     digests, sizes, diff_ids = [], [], []
-    for number in range(LAYERS):
+    for number in range(shape.layers):
         path = f"{directory}/layer"
-        diff_id = _layer(path, directory, number, source, pool, files, scale)
+        diff_id = _layer(path, directory, number, source, pool, files, shape)
         with open(path, "rb") as file:
             digest = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
-        _upload(host, path, digest)
+        _upload(host, name, path, digest)
         digests.append(digest)
         sizes.append(os.path.getsize(path))
         diff_ids.append(diff_id)
         os.unlink(path)
+    for tag, count in (("base", shape.layers - 1), ("latest", shape.layers)):
+        _manifest(directory, host, f"{name}:{tag}", digests[:count], sizes[:count], diff_ids[:count])
+    blobs = [f"http://{host}/v2/{name}/blobs/{digest}" for digest in digests]
+    reference = f"{host}/{name}"
+    content = sum(files.values())
+    return Made(shape, f"{reference}:latest", f"{reference}:base", blobs, diff_ids, len(files), content, sum(sizes))
+
+
+def _manifest(
+    directory: str, host: str, reference: str, digests: list[str], sizes: list[int], diff_ids: list[str]
+) -> None:
+    name, _, tag = reference.partition(":")
     config = {
         "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine),
         "os": "linux",
         "config": {"Cmd": ["/bin/sh"], "Env": ["PATH=/bin"]},
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
-        "history": [{"created_by": f"layer {number}"} for number in range(LAYERS)],
+        "history": [{"created_by": f"layer {number}"} for number in range(len(digests))],
     }
-    layers = [("tar.gzip", digest, size) for digest, size in zip(digests, sizes, strict=True)]
     text = json.dumps(config).encode()
     with open(f"{directory}/config", "wb") as target:
         target.write(text)
     config_digest = "sha256:" + hashlib.sha256(text).hexdigest()
-    _upload(host, f"{directory}/config", config_digest)
+    _upload(host, name, f"{directory}/config", config_digest)
     kind = "application/vnd.docker"
     manifest = {
         "schemaVersion": 2,
         "mediaType": f"{kind}.distribution.manifest.v2+json",
         "config": {"mediaType": f"{kind}.container.image.v1+json", "digest": config_digest, "size": len(text)},
         "layers": [
-            {"mediaType": f"{kind}.image.rootfs.diff.{what}", "digest": digest, "size": size}
-            for what, digest, size in layers
+            {"mediaType": f"{kind}.image.rootfs.diff.tar.gzip", "digest": digest, "size": size}
+            for digest, size in zip(digests, sizes, strict=True)
         ],
     }
-    _request(host, "PUT", f"/v2/{NAME}/manifests/latest", json.dumps(manifest).encode(), str(manifest["mediaType"]))
-    blobs = [f"http://{host}/v2/{NAME}/blobs/{digest}" for digest in digests]
-    return Made(f"{host}/{NAME}:latest", blobs, len(files), sum(files.values()), sum(sizes))
+    _request(host, "PUT", f"/v2/{name}/manifests/{tag}", json.dumps(manifest).encode(), str(manifest["mediaType"]))
 
 
 def _pool(source: random.Random) -> bytes:
@@ -150,15 +183,16 @@ class _Hashing(io.RawIOBase):
 
 
 def _layer(
-    path: str, directory: str, number: int, source: random.Random, pool: bytes, files: dict[str, int], scale: float
+    path: str, directory: str, number: int, source: random.Random, pool: bytes, files: dict[str, int], shape: Shape
 ) -> str:
     """One layer as a gzip file; its diff id. `files` is the merged tree so far: path → size."""
-    count, average = int(FILES * scale / LAYERS), BYTES / FILES
+    count = shape.files // shape.layers
+    median = shape.content / shape.files / math.exp(shape.spread**2 / 2)  # of a log-normal distribution
     with gzip.GzipFile(path, "wb", compresslevel=4, mtime=0) as target:
         hashing = _Hashing(target)
         with tarfile.open(fileobj=hashing, mode="w|", format=tarfile.PAX_FORMAT) as archive:
             if number == 0:
-                archive.add(ground.busybox(f"{directory}/base"), ".")
+                archive.add(ground.busybox(f"{directory}/{shape.name}"), ".")
             for index in range(count):
                 folder = f"data/{number}/{index // 400}/{index // 25}"
                 if index % 25 == 0:
@@ -167,11 +201,10 @@ def _layer(
                 if number and index % 40 == 0:  # it replaces one of the layer before
                     other = index + 1
                     name = f"data/{number - 1}/{other // 400}/{other // 25}/file-{other}.so"
-                size = min(int(source.lognormvariate(0, 1.5) * average / 3.08), len(pool) // 2)
+                size = int(source.lognormvariate(0, shape.spread) * median)
                 member = _member(name, tarfile.REGTYPE, 0o755 if index % 7 == 0 else 0o644)
                 member.size = size
-                start = source.randrange(len(pool) - size)
-                archive.addfile(member, io.BytesIO(pool[start : start + size]))
+                archive.addfile(member, io.BytesIO(_content(source, pool, size)))
                 files[name] = size
                 if index % 30 == 1:
                     archive.addfile(_member(f"{folder}/link-{index}", tarfile.SYMTYPE, 0o777, f"file-{index}.so"))
@@ -179,6 +212,15 @@ def _layer(
                     archive.addfile(_member(f"{folder}/hard-{index}", tarfile.LNKTYPE, 0o644, name))
                     files[f"{folder}/hard-{index}"] = size
     return "sha256:" + hashing.hash.hexdigest()
+
+
+def _content(source: random.Random, pool: bytes, size: int) -> bytes:
+    pieces, most = [], len(pool) // 2
+    while size > 0:
+        start = source.randrange(len(pool) - most)
+        pieces.append(pool[start : start + min(size, most)])
+        size -= most
+    return b"".join(pieces)
 
 
 def _member(name: str, kind: bytes, mode: int, target: str = "") -> tarfile.TarInfo:
@@ -202,8 +244,8 @@ def _request(host: str, method: str, path: str, body: object = None, kind: str =
     return answer.headers.get("Location", "")
 
 
-def _upload(host: str, path: str, digest: str) -> None:
-    location = _request(host, "POST", f"/v2/{NAME}/blobs/uploads/")
+def _upload(host: str, name: str, path: str, digest: str) -> None:
+    location = _request(host, "POST", f"/v2/{name}/blobs/uploads/")
     with open(path, "rb") as file:
         where = location.partition(host)[2]
         _request(host, "PUT", f"{where}{'&' if '?' in where else '?'}digest={digest}", file)

@@ -46,3 +46,13 @@ def test_benchmark_notices_a_floor_that_is_not_the_same() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "-/ /sys/firmware ro" in done.stdout
+
+
+def test_benchmark_unpacks_as_gnu_tar_does_and_compares_libraries() -> None:
+    argv = [sys.executable, "-m", "bench", "--only", "unpack", "--rounds", "1"]
+    done = subprocess.run(argv, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    # the row itself compares the trees of all contestants, and the hash of each layer
+    assert len(re.findall(rf"^   minicontainer +{NUMBER} +{NUMBER} +{NUMBER}$", done.stdout, re.M)) == 3, done.stdout
+    assert re.search(r"^   isal +[1-9]\d*$", done.stdout, re.M)
+    assert len(re.findall(rf"goal: .*times GNU tar's at most 1\.3: {NUMBER}, (?:met|NOT MET)", done.stdout)) == 3
