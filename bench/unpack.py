@@ -85,7 +85,7 @@ def _layers(directory: str, made: Made) -> list[str]:
 
 
 def _contest(directory: str, paths: list[str], rounds: Rounds) -> float:
-    """Print the median seconds of each, and of processor time; ours as a multiple of those of GNU tar, without a hash."""
+    """Print the median seconds of each, and of processor time; ours as a multiple of GNU tar's, who hashes nothing."""
     tars, gzips = (sorted(path for path in paths if path.endswith(end)) for end in (".tar", ".gz"))
     to = f"{directory}/to"
     path = next(path for path in sys.path if path.endswith("site-packages"))
