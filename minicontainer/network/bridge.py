@@ -81,6 +81,7 @@ class Bridge(Part):
 
     def prepare(self, host: Host) -> None:
         self.container, self.place = host.id, files.directory(host.id)
+        arrival.offer(host)
         plan = Plan(self.network)
         with plan.locked(), Netlink() as netlink:
             bridge = links.find_link(netlink, bridge_name())
@@ -131,7 +132,7 @@ class Bridge(Part):
         files.mount(inside)
 
     def enter(self, inside: Inside) -> None:
-        arrival.wait("eth0", self.address, self.gateway)
+        arrival.wait(inside, [(self.link, bridge_name())])
 
     def release(self) -> None:
         if not self.container:

@@ -20,7 +20,7 @@ from minicontainer.container import Container, records
 from minicontainer.container.part import Part
 from minicontainer.errors import ConflictError, NotFoundError, UsageError
 from minicontainer.network import arrival, bridge, files, interfaces, links, membership, networks
-from minicontainer.network.join import texts
+from minicontainer.network.join import cables, texts
 from minicontainer.network.membership import Endpoint
 from minicontainer.network.netlink import Netlink
 
@@ -84,13 +84,14 @@ class _Configure(Part):
         self.target, self.wishes = target, wishes
 
     def prepare(self, host: Host) -> None:
+        arrival.offer(host)
         host.give("network", linux.open(f"/proc/{self.target}/ns/net", os.O_RDONLY))
 
     def join(self, inside: Inside) -> None:
         linux.setns(inside.fds["network"], linux.CLONE_NEWNET)
         with Netlink() as netlink:
             interfaces.configure(netlink, self.wishes)
-        arrival.wait_all(self.wishes)
+        arrival.wait(inside, cables(self.wishes))
 
 
 class _Unplug(_Configure):

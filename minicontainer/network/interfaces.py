@@ -169,8 +169,8 @@ def configure(netlink: Netlink, wishes: list[dict[str, Any]]) -> None:
 
     Each wish has the interface's `name`, its `addresses` (`10.9.0.2/24`), whether it has IPv6 at all (`ipv6`), and
     the `gateways` that lead on from there. The first interface with a gateway has the default route; those after it
-    have one, too, with a larger metric: the kernel takes the next when the link of the first is gone. (`router` is
-    for arrival.py: the host's address there, if the host is in between.)
+    have one, too, with a larger metric: the kernel takes the next when the link of the first is gone. (`cable` and
+    `bridge` are for arrival.py: what there is of it on the host.)
     """
     for wish in wishes:
         name = wish["name"]

@@ -66,6 +66,7 @@ class Join(Part):
 
     def prepare(self, host: Host) -> None:
         self.container, self.place = host.id, files.directory(host.id)
+        arrival.offer(host)
         names = [host.name, host.id[:12], *self.aliases]
         self.ports = membership.enter(host.id, names, self.endpoints, self.ports)
         found = {network.name: network.members[host.id] for network in networks.of(host.id)}
@@ -86,12 +87,17 @@ class Join(Part):
         files.mount(inside)
 
     def enter(self, inside: Inside) -> None:
-        arrival.wait_all(self.wishes)
+        arrival.wait(inside, cables(self.wishes))
 
     def release(self) -> None:
         if self.container:
             membership.leave(self.container)
             files.remove(self.place)
+
+
+def cables(wishes: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """The host's ends of a container's cables, each with its bridge; of those networks that have such."""
+    return [(wish["cable"], wish["bridge"]) for wish in wishes if wish["bridge"]]
 
 
 def texts(container: str, hostname: str, addresses: dict[str, list[str]]) -> dict[str, str]:

@@ -278,7 +278,8 @@ def _wish(network: Network, member: Member) -> dict[str, Any]:
         "addresses": addresses,
         "ipv6": network.subnet6 is not None,
         "gateways": [] if network.internal else gateways,
-        "router": network.gateway if driver_called(network.driver).is_router else "",
+        "cable": member.link,
+        "bridge": network.link if driver_called(network.driver).is_router else "",
         "metric": 100 + networks.interface_number(member.interface),
     }
 

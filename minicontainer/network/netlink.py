@@ -56,11 +56,12 @@ _BUFFER = 1 << 17  # a dump's answers arrive in pieces of at most 32 KiB
 
 
 class Netlink:
-    """An open netlink socket of this process's network namespace (`with Netlink() as netlink: …`)."""
+    """An open netlink socket (`with Netlink() as netlink: …`) of this process's network namespace; or, with `fd`, one
+    that is open already, of that in which it was made."""
 
-    def __init__(self, protocol: int = NETLINK_ROUTE) -> None:
+    def __init__(self, protocol: int = NETLINK_ROUTE, fd: int | None = None) -> None:
         self._man = "nfnetlink(7)" if protocol == NETLINK_NETFILTER else "rtnetlink(7)"
-        self._socket = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, protocol)
+        self._socket = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, protocol, fd)
         self._sequence = 0
 
     def __enter__(self) -> Self:
@@ -70,6 +71,9 @@ class Netlink:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._socket.close()
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
 
     def change(self, name: str, words: str, type: int, flags: int, payload: bytes) -> None:
         """Ask for a change and wait for the kernel's word. `name` and `words` say in a trace what is asked for.
