@@ -82,10 +82,23 @@ def bundle(answer: Callable[[str, list[str]], object]) -> str:
             saw=f"in the bundle there is {', '.join(sorted(os.listdir(directory)))}",
             wanted="config.json beside rootfs",
         )
-        every = runtimes(folder)
-        for runtime in every.values():
+        _place(f"{directory}/config.json")
+        for runtime in runtimes(folder).values():
             _look_at(runtime, directory)
     return "every runtime of this machine makes the container of it that was asked for"
+
+
+def _place(path: str) -> None:
+    """Say where its cgroup goes, if nobody has: at the top, for a group with processes may have none with limits below
+    it. cgroups(7), "no internal processes" rule"""
+    try:
+        with open(path) as file:
+            config = json.load(file)
+        config["linux"].setdefault("cgroupsPath", f"/{_name()}")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return  # the runtime will say it
+    with open(path, "w") as file:
+        json.dump(config, file)
 
 
 def _look_at(runtime: Runtime, directory: str) -> None:
@@ -319,6 +332,7 @@ def _config() -> dict[str, Any]:
     config["ociVersion"] = "1.0.2"
     config["process"] |= {"terminal": False, "args": list(SLEEP)}
     config["linux"]["namespaces"] = [{"type": kind} for kind in ("mount", "pid", "uts", "ipc", "network")]
+    config["linux"]["cgroupsPath"] = f"/{_name()}"
     return config
 
 
