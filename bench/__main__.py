@@ -11,7 +11,7 @@ from bench import ground
 from bench.measure import Rounds
 from minicontainer import leaks
 
-ROWS = ("start", "runtime", "command", "pull", "moving", "unpack", "hundred", "imports")
+ROWS = ("start", "runtime", "command", "pull", "moving", "unpack", "hundred", "network", "imports")
 
 
 def main() -> int:

@@ -30,6 +30,7 @@ PACKAGES = {
     "umoci": "umoci",
     "docker-registry": "docker-registry",
     "curl": "curl",
+    "iperf3": "iperf3",
 }
 GROUP = f"minicontainer-bench-{os.getpid()}"
 """Where the peers' cgroups go."""
