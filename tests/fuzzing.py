@@ -7,20 +7,30 @@ tests.
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
+import shutil
+import tempfile
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
+from minicontainer import state
 from minicontainer.errors import ContainerError, ImageError
 from minicontainer.images import challenge
+from minicontainer.images.loading import load
 from minicontainer.images.manifest import OCI_MANIFEST, Config, Manifest, chain_ids, entries_of
 from minicontainer.images.platforms import Platform
 from minicontainer.images.reference import Reference
 from minicontainer.images.registry import origin
+from minicontainer.images.store import Store
+from minicontainer.images.tar import BLOCK, REGULAR, ZEROS, Limits, Reader
+from minicontainer.images.unpack import unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 T = TypeVar("T")
 CORPUS = f"{os.path.dirname(os.path.abspath(__file__))}/corpus"
@@ -93,12 +103,113 @@ def config(data: bytes) -> None:
     assert all(len(chain_id) == 64 for chain_id in chain_ids(found.diff_ids))
 
 
+LIMITS = Limits(size=4 << 20, file_size=1 << 20, entries=200, depth=50)
+
+
+def tar(data: bytes) -> None:
+    """What a tar says is within the limits and within the tar, however it is written."""
+    for form in (data, checksummed(data)):
+        _refused(lambda form=form: _read(form))  # type: ignore[misc]
+
+
+def _read(data: bytes) -> None:
+    with Reader(io.BytesIO(data), LIMITS) as reader:
+        while entry := reader.next():
+            assert 0 <= entry.size <= LIMITS.file_size
+            assert 0 <= entry.mode <= 0o7777
+            assert min(entry.uid, entry.gid, entry.major, entry.minor) >= 0
+            length = entry.size
+            if entry.extents is not None:
+                assert all(0 <= offset <= offset + size <= entry.size for offset, size in entry.extents)
+                length = sum(size for _, size in entry.extents)
+            if entry.kind == REGULAR:
+                assert sum(map(len, reader.pieces(length))) == length
+        assert reader.entries <= LIMITS.entries
+        assert reader.end().startswith("sha256:")
+        assert reader.size == len(data)
+
+
+def layer(data: bytes) -> None:
+    """A layer is unpacked into its directory or is not there at all; beside it nothing changes."""
+    for form in (data, checksummed(data)):
+        with _scratch() as place:
+            inside = f"{place}/above/inside"
+            os.makedirs(os.path.dirname(inside))
+            for name in ("file", "above/file"):
+                with open(f"{place}/{name}", "w") as file:
+                    file.write("outside")
+            before = _seen(place)
+            done = _refused(lambda form=form, inside=inside: unpack(io.BytesIO(form), inside, limits=LIMITS))  # type: ignore[misc]
+            assert os.path.isdir(inside) == (done is not None)
+            if done:
+                assert done.size == len(form)
+                shutil.rmtree(inside)
+            assert _seen(place) == before
+
+
+def archive(data: bytes) -> None:
+    """An archive of images brings images or nothing, and what the store then has is what its name says."""
+    for form in (data, checksummed(data)):
+        with _scratch() as place:
+            os.environ["MINICONTAINER_DATA_ROOT"] = f"{place}/data"
+            found = _refused(lambda form=form: load(io.BytesIO(form), limits=LIMITS, progress=lambda event: None))  # type: ignore[misc]
+            store = Store()
+            blobs = set(os.listdir(store.blobs))
+            assert bool(store.entries()) == bool(found)
+            assert bool(blobs) == bool(found)
+            for name in blobs:
+                with open(f"{store.blobs}/{name}", "rb") as file:
+                    assert hashlib.file_digest(file, "sha256").hexdigest() == name
+            assert os.listdir(store.ingest) in ([], ["lock"])
+            assert os.listdir(place) == ["data"]
+
+
+def checksummed(data: bytes) -> bytes:
+    """A tar with right checksums: what is behind them would hardly ever be reached by chance."""
+    blocks, at = bytearray(data), 0
+    while at + BLOCK <= len(blocks):
+        block = blocks[at : at + BLOCK]
+        if block != ZEROS:
+            block[148:156] = b" " * 8
+            blocks[at + 148 : at + 156] = b"%06o\0 " % sum(block)
+        size = bytes(block[124:136]).strip(b" \0")
+        known = size.isdigit() and not set(size) & set(b"89")
+        at += BLOCK + (-(-int(size, 8) // BLOCK) * BLOCK if known else 0)
+    return bytes(blocks)
+
+
+@contextmanager
+def _scratch() -> Iterator[str]:
+    """A directory in memory, where it is quick; and the data root as it was."""
+    before = state.data_root()
+    place = tempfile.mkdtemp(prefix="minicontainer-fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+    try:
+        yield place
+    finally:
+        os.environ["MINICONTAINER_DATA_ROOT"] = before
+        shutil.rmtree(place)
+
+
+def _seen(place: str) -> list[tuple[str, int, int, int, int]]:
+    """Names with mode, owner, links, size and time of change of all that is there."""
+    found = []
+    for inner, _, names in os.walk(place):
+        for path in (inner, *(f"{inner}/{name}" for name in names)):
+            entry = os.lstat(path)
+            size = entry.st_size if path != f"{place}/above" else 0
+            found.append((path, entry.st_mode, entry.st_uid, entry.st_nlink, size))
+    return sorted(found)
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "reference": reference,
     "challenge": wwwauthenticate,
     "manifest": manifest,
     "index": index,
     "config": config,
+    "tar": tar,
+    "layer": layer,
+    "archive": archive,
 }
 
 

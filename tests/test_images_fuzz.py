@@ -36,7 +36,7 @@ examples = settings(
 )
 
 
-def either(*names: str) -> Any:
+def either(*names: str | bytes) -> Any:
     return st.sampled_from(names)
 
 
@@ -183,3 +183,93 @@ def test_any_file_of_docker_has_a_password_or_is_refused(
     except ImageError:
         return
     assert found is None or all(isinstance(word, str) for word in found)
+
+
+# Archives. Their headers get right checksums on the way (`fuzzing.checksummed`).
+
+paths = st.lists(either(b"a", b"b", b"..", b".", b"", b".wh.a", b".wh..wh..opq", b"\xff\n", b"n" * 120), max_size=4)
+places = paths.map(b"/".join) | st.binary(max_size=300)
+numbers = st.integers(0, 0o777).map(lambda number: b"%o" % number) | st.binary(max_size=12)
+kinds_of_entries = either(*(b"%d" % number for number in range(8)), b"\0", b"x", b"g", b"L", b"K", b"S", b"V")
+pax_keys = either(b"path", b"linkpath", b"size", b"uid", b"mtime", b"SCHILY.xattr.user.x", b"GNU.sparse.major")
+pax_keys |= either(b"GNU.sparse.name", b"GNU.sparse.realsize", b"GNU.sparse.map", b"GNU.sparse.size", b"charset")
+pax_values = places | numbers | either(b"1", b"0,1", b"1.5", b"-1", b"99999999999999999999")
+
+
+def record(key: bytes, value: bytes) -> bytes:
+    """One of PAX's, whose length counts itself."""
+    rest = b" " + key + b"=" + value + b"\n"
+    length = len(rest) + 1
+    while length != len(rest) + len(b"%d" % length):
+        length = len(rest) + len(b"%d" % length)
+    return b"%d" % length + rest
+
+
+def entry_of(name: bytes, kind: bytes, link: bytes, data: bytes, fields: list[bytes], *, lie: bool) -> bytes:
+    """A header and its data; with `lie` the header says another size."""
+    mode, uid, gid, mtime = (field[:7].ljust(8, b"\0") for field in fields[:4])
+    size = b"%011o\0" % (len(data) + (513 if lie else 0))
+    block = name[:100].ljust(100, b"\0") + mode + uid + gid + size + mtime[:8].ljust(12, b"\0") + b" " * 8 + kind
+    block += link[:100].ljust(100, b"\0") + b"ustar\x0000" + bytes(64) + fields[4][:8].ljust(8, b"\0") + bytes(8)
+    return block.ljust(512, b"\0")[:512] + data + bytes(-len(data) % 512)
+
+
+pax_data = st.lists(st.tuples(pax_keys, pax_values), max_size=4).map(lambda pairs: b"".join(record(*p) for p in pairs))
+tar_entries = st.builds(
+    entry_of,
+    places,
+    kinds_of_entries,
+    places,
+    st.binary(max_size=700) | pax_data | places,
+    st.lists(numbers, min_size=5, max_size=5),
+    lie=st.sampled_from([False] * 9 + [True]),
+)
+tars = st.lists(tar_entries, max_size=8).map(lambda found: b"".join(found) + bytes(1024))
+
+
+@examples
+@given(tars)
+def test_any_tar_is_read_within_its_limits(data: bytes) -> None:
+    fuzzing.tar(data)
+
+
+@examples
+@given(tars)
+def test_any_layer_stays_in_its_directory(data: bytes) -> None:
+    fuzzing.layer(data)
+
+
+@examples
+@given(st.sampled_from(fuzzing.corpus("layer") + fuzzing.corpus("tar")), st.data())
+def test_any_change_of_a_layer_stays_in_its_directory(seed: bytes, data: st.DataObject) -> None:
+    changed = bytearray(seed)
+    for _ in range(data.draw(st.integers(1, 6))):
+        at = data.draw(st.integers(0, max(len(changed) - 1, 0)))
+        changed[at : at + data.draw(st.integers(0, 4))] = data.draw(st.binary(max_size=4))
+    fuzzing.layer(bytes(changed))
+
+
+documents = st.one_of(manifests, indexes, configs, json_values).map(lambda value: json.dumps(value).encode())
+listed = st.lists(
+    objects(
+        Config=either("c", "../c", "/etc/passwd", "blobs/sha256/" + "a" * 64),
+        RepoTags=st.none() | st.lists(either("a:1", "", "A B") | st.text(), max_size=2),
+        Layers=st.lists(either("l", "c", "nothing", ".."), max_size=3),
+    ),
+    max_size=2,
+).map(lambda value: json.dumps(value).encode())
+members = st.tuples(
+    either(b"manifest.json", b"index.json", b"oci-layout", b"c", b"l", b"blobs/sha256/" + b"a" * 64) | places,
+    either(b"0", b"0", b"0", b"1", b"2", b"5"),
+    either(b"c", b"l", b"manifest.json", b"/etc/passwd", b"../../etc/passwd") | places,
+    documents | listed | tars | st.just(b'{"imageLayoutVersion":"1.0.0"}'),
+)
+archives = st.lists(members, max_size=6).map(
+    lambda found: b"".join(entry_of(*one, [b"644", b"0", b"0", b"0", b"0"], lie=False) for one in found) + bytes(1024)
+)
+
+
+@examples
+@given(archives)
+def test_any_archive_brings_images_or_nothing(data: bytes) -> None:
+    fuzzing.archive(data)
