@@ -158,6 +158,8 @@ def configs(draw: st.DrawFn, rootfs: str) -> dict[str, Any]:
             at[last]
         except (KeyError, IndexError, TypeError):
             continue  # another change has taken it away
+        if isinstance(at, str):
+            continue  # or has put a word there, and a number finds a letter in it
         kind = draw(st.sampled_from(["other", "other", "other", "out", "twice"]))
         if kind == "other":
             at[last] = draw(ANYTHING)

@@ -6,9 +6,13 @@ import sys
 if not __package__:
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from minicontainer.runtime.cli import main
+from minicontainer.runtime import sealed
 
 if __name__ == "__main__":
+    if not sealed.ENTERING.isdisjoint(sys.argv):
+        sealed.ensure()
+    from minicontainer.runtime.cli import main
+
     code = main()
     sys.stdout.flush()
     os._exit(code)  # nothing is left to tidy, and the interpreter's own end costs a millisecond or two

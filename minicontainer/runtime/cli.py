@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 
-from minicontainer.runtime import log
+from minicontainer.runtime import log, sealed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,7 +97,6 @@ _SHORT_OF_VERB = {("delete", "f"): "force", ("kill", "a"): "all"}
 
 
 _WITH_COMMAND = ("exec", "ps")
-_ENTERING = ("create", "run", "exec")  # a process of ours goes into a container, and with it a way to its program
 
 
 class _Wrong(Exception):
@@ -117,9 +116,7 @@ def main(argv: list[str] | None = None) -> int:
             raise _Wrong(f"invalid log-format: {options['log-format']!r}")
         if options.get("log"):
             log.open_(options["log"], options.get("log-format", "text"))
-        if argv is None and words[0] in _ENTERING:
-            from minicontainer.runtime import sealed
-
+        if argv is None and words[0] in sealed.ENTERING:
             sealed.ensure()
         return _verb(words[0], words[1:], options)
     except _Wrong as error:
