@@ -293,6 +293,7 @@ def _once(command: list[str], folder: str) -> None:
     try:
         _said([*base, "create", "--bundle", directory, name], "create")
         values = state.read_json(f"{folder}/state-once/{name}/state.json")
+        time.sleep(0.2)  # what dies with its maker has done so by then
         expect(
             state.start_time(values["pid"]) == values["start_time"],
             saw="when create has ended, the process that it has made is gone",

@@ -310,7 +310,7 @@ class MyHold(RightHold):
 
 
 # %% part: it dies with its maker
-# says: when create has ended, the process that it has made is gone
+# says: when create has ended, the process that it has made is gone|in the stopped state
 class MyHold(RightHold):
     def seal(self, inside):
         inside.ask("created")
