@@ -20,7 +20,7 @@ from joins import eventually, six, start
 from minicontainer import linux
 from minicontainer.container import Container
 from minicontainer.errors import ConflictError
-from minicontainer.network import Endpoint, Join, connecting, dns, networks
+from minicontainer.network import Endpoint, Join, connecting, definition, dns, networks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -124,7 +124,7 @@ def test_large_answers_are_cut_by_udp_and_whole_by_tcp(machine: Machine) -> None
     with networks.locked():  # forty members without containers
         network = networks.get("shop")
         for number in range(40):
-            network.reserve(f"{number:064x}", "", "", networks.Member("", names=["crowd"]))
+            network.reserve(f"{number:064x}", "", "", definition.Member("", names=["crowd"]))
         network.save()
     try:
         at = server(machine, one)

@@ -13,8 +13,8 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 from pyroute2.netlink.rtnl.tcmsg import tcmsg
 
 from minicontainer.network import interfaces, macvlan, overlay, shaping
+from minicontainer.network.definition import Member, Network
 from minicontainer.network.netlink import message
-from minicontainer.network.networks import Member, Network
 
 if TYPE_CHECKING:
     from pyroute2.netlink import nlmsg

@@ -17,10 +17,10 @@ Then come networks of the user's own, in which containers know each other by nam
 >>> networks.create("shop", ipv6=True)                                               # doctest: +SKIP
 >>> Container(["httpd", "-f"], PivotRoot(rootfs), Join("shop", aliases=["web"])).run()   # doctest: +SKIP
 
-`networks` (the plan), `drivers` with `overlay` and `macvlan` (what they are built of), `interfaces` and `forwarding`
-(more netlink), `membership` and `join` (who comes and goes), `connecting` (a running container), `rules` and
-`elements` (who may reach whom, and who is who), `dns`, `names`, `forward` and `answering` (the name server),
-`shaping` and `counters` (bandwidth).
+`networks` with `definition` and `subnets` (the plan), `drivers` with `overlay` and `macvlan` (what they are built of),
+`interfaces` and `forwarding` (more netlink), `membership` and `join` (who comes and goes), `connecting` (a running
+container), `rules`, `elements`, `publishing` and `ruleset` (who may reach whom, and who is who), `dns`, `names`,
+`forward` and `answering` (the name server), `shaping` and `counters` (bandwidth).
 """
 
 from minicontainer.network import bridge
@@ -30,9 +30,9 @@ from minicontainer.network.ports import Port
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from minicontainer.network.definition import Network
     from minicontainer.network.join import Join
     from minicontainer.network.membership import Endpoint
-    from minicontainer.network.networks import Network
 
 __all__ = [
     "Bridge",
@@ -47,7 +47,7 @@ __all__ = [
     "reset",
 ]
 
-_LATER = {"Join": "join", "Endpoint": "membership", "Network": "networks"}
+_LATER = {"Join": "join", "Endpoint": "membership", "Network": "definition"}
 
 
 def __getattr__(name: str) -> object:

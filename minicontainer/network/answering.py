@@ -24,7 +24,7 @@ from minicontainer.network.ports import Port, _holder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from minicontainer.network.networks import Network
+    from minicontainer.network.definition import Network
 
 _CODE = "import sys; sys.path[:] = sys.argv.pop(1).split('\\n'); from minicontainer.network.names import main; main()"
 

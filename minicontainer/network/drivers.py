@@ -26,7 +26,7 @@ from minicontainer.network.netlink import Netlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from minicontainer.network.networks import IPNetwork, Member, Network
+    from minicontainer.network.definition import IPNetwork, Member, Network
 
 
 class Driver:

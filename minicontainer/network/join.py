@@ -17,6 +17,7 @@ from minicontainer import linux
 from minicontainer.container.part import Part
 from minicontainer.errors import UsageError
 from minicontainer.network import arrival, files, interfaces, links, membership, networks
+from minicontainer.network.definition import check_label
 from minicontainer.network.membership import Endpoint
 from minicontainer.network.netlink import Netlink
 from minicontainer.network.ports import Port, read
@@ -49,7 +50,7 @@ class Join(Part):
             raise UsageError("Join() without a network", hint='name one: Join("frontend"), or use NoNetwork()')
         self.endpoints = [Endpoint(it) if isinstance(it, str) else it for it in wanted]
         for alias in (aliases := list(aliases)):
-            networks.check_label(alias, "an alias")
+            check_label(alias, "an alias")
         self.aliases = aliases
         self.ports = read(publish)
         self.addresses: dict[str, list[str]] = {}

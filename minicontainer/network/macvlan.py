@@ -32,7 +32,7 @@ from minicontainer.network.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, att
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from minicontainer.network.networks import Member, Network
+    from minicontainer.network.definition import Member, Network
 
 IFLA_MTU = 4
 IFLA_LINK = 5

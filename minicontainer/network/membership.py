@@ -19,9 +19,9 @@ from minicontainer import state
 from minicontainer.errors import UsageError
 from minicontainer.network import conntrack, elements, links, networks, rules, shaping
 from minicontainer.network.addresses import machine_lock
+from minicontainer.network.definition import Member, Network, check_label, interface_number
 from minicontainer.network.drivers import driver_called
 from minicontainer.network.netlink import Netlink
-from minicontainer.network.networks import Member, Network
 from minicontainer.network.ports import Port, claim
 
 TYPE_CHECKING = False
@@ -52,7 +52,7 @@ class Endpoint:
         loss: float | str = 0,
     ) -> None:
         self.network, self.address, self.address6 = network, address, address6
-        self.aliases = [networks.check_label(alias, "an alias") for alias in aliases]
+        self.aliases = [check_label(alias, "an alias") for alias in aliases]
         self.download, self.upload = shaping.rate(download), shaping.rate(upload)
         self.delay, self.loss = shaping.duration(delay), shaping.part(loss)
 
@@ -78,7 +78,7 @@ def enter(
         outlet = _outlet(chosen, ports)
         links_taken = {member.link for network in everything.values() for member in network.members.values()}
         there = [network.members[container] for network in everything.values() if container in network.members]
-        first = max([networks.interface_number(member.interface) + 1 for member in there] + [first])
+        first = max([interface_number(member.interface) + 1 for member in there] + [first])
         for place, (network, endpoint) in enumerate(zip(chosen, endpoints, strict=True)):
             if endpoint.shaped and not driver_called(network.driver).is_router:
                 raise UsageError(
@@ -280,7 +280,7 @@ def _wish(network: Network, member: Member) -> dict[str, Any]:
         "gateways": [] if network.internal else gateways,
         "cable": member.link,
         "bridge": network.link if driver_called(network.driver).is_router else "",
-        "metric": 100 + networks.interface_number(member.interface),
+        "metric": 100 + interface_number(member.interface),
     }
 
 

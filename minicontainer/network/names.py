@@ -26,14 +26,14 @@ import sys
 
 from minicontainer.container import records
 from minicontainer.errors import ContainerError, HostError
-from minicontainer.network import dns, membership, networks
+from minicontainer.network import definition, dns, membership, networks
 from minicontainer.network.forward import Forwarder
 from minicontainer.network.interfaces import packed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from minicontainer.network.definition import Network
     from minicontainer.network.dns import Question
-    from minicontainer.network.networks import Network
 
 AT_ONCE = 64
 """How many datagrams are answered before the others get their turn."""
@@ -51,7 +51,7 @@ class Directory:
 
     def __init__(self, network: str) -> None:
         self.network = network
-        self.folder = os.path.dirname(networks.path(network))
+        self.folder = os.path.dirname(definition.path(network))
         self._seen: tuple[int, ...] = ()
         self._networks: dict[str, Network] = {}
         self._askers: dict[str, dict[tuple[str, int], list[bytes]]] = {}
@@ -60,7 +60,7 @@ class Directory:
     def refresh(self) -> bool:
         """Read the files anew if one of them has changed. Whether the network still has members."""
         try:
-            folder, own = os.stat(self.folder), os.stat(networks.path(self.network))
+            folder, own = os.stat(self.folder), os.stat(definition.path(self.network))
             seen = (folder.st_mtime_ns, own.st_ino, own.st_mtime_ns, own.st_size)
             if seen != self._seen:
                 self._networks = {network.name: network for network in networks.everything()}

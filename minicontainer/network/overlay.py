@@ -54,7 +54,7 @@ from minicontainer.network.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, att
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from minicontainer.network.networks import Network
+    from minicontainer.network.definition import Network
 
 PORT = 4789
 """The UDP port that IANA has given VXLAN."""

@@ -46,7 +46,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from minicontainer.network.networks import Member, Network
+    from minicontainer.network.definition import Member, Network
 
 _TABLES = r"""
 table inet {table} {{

@@ -29,7 +29,7 @@ from minicontainer.network.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, att
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from minicontainer.network.networks import Member
+    from minicontainer.network.definition import Member
 
 RTM_NEWQDISC = 36
 RTM_NEWTFILTER = 44
