@@ -59,6 +59,7 @@ class Place:
         with open(empty, "w"):
             pass
         self._own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        here = os.getcwd()
         linux.unshare(linux.CLONE_NEWNS)
         self._theirs = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -69,16 +70,21 @@ class Place:
             if machine.version == "hybrid":
                 linux.mount(empty, f"{machine.unified}/cgroup.controllers", flags=linux.MS_BIND)
         finally:
-            linux.setns(self._own, linux.CLONE_NEWNS)
+            self._leave(here)
 
     @contextmanager
     def inside(self) -> Iterator[None]:
         """Be in there for the length of a block; everything that is started in it stays there."""
+        here = os.getcwd()
         linux.setns(self._theirs, linux.CLONE_NEWNS)
         try:
             yield
         finally:
-            linux.setns(self._own, linux.CLONE_NEWNS)
+            self._leave(here)
+
+    def _leave(self, directory: str) -> None:
+        linux.setns(self._own, linux.CLONE_NEWNS)
+        os.chdir(directory)  # setns has moved us to the namespace's root, setns(2)
 
     def command(self, argv: Sequence[str], **how: object) -> float:
         """`measure.command` in there."""
