@@ -1,18 +1,24 @@
-"""CVE-2019-5736: a container that wants to write to the program that made it, here a copy of the interpreter."""
+"""Out through the runtime itself: CVE-2019-5736, a container that wants to write to the program that made it (here a
+copy of the interpreter), and a label that is written to what the image has put in /proc (CVE-2025-52881)."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from bundles import MAIN, OURS, Bundle
 
+from minicontainer.chroot import PivotRoot
+from minicontainer.container import Container
+from minicontainer.namespaces import Namespaces
+from minicontainer.security import labels
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 NAIVE = f"""
 import sys
@@ -108,3 +114,17 @@ def test_a_container_that_waits_cannot_be_traced_by_a_neighbour(bundle: Bundle) 
     bundle.tell("start", second)
     inside = bundle.tell("exec", first, "sh", "-c", "for p in /proc/[0-9]*; do readlink $p/exe; done")
     assert inside.split().count("/bin/busybox") >= 2
+
+
+def test_a_label_is_written_where_the_host_has_it(
+    rootfs: str, shared_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for /proc/self/attr/apparmor: the container has one of its own at the same place."""
+    for place in (shared_path / "attr", Path(f"{rootfs}{shared_path}/attr")):
+        place.mkdir(parents=True)
+        (place / "exec").touch()
+    monkeypatch.setattr(labels, "has_apparmor", lambda: True)
+    monkeypatch.setattr(labels.AppArmor, "directory", os.fspath(shared_path / "attr"))
+    assert Container(["true"], Namespaces("pid"), PivotRoot(rootfs), labels.AppArmor("strict")).run() == 0
+    assert (shared_path / "attr/exec").read_text() == "exec strict"
+    assert Path(f"{rootfs}{shared_path}/attr/exec").read_text() == ""

@@ -4,6 +4,10 @@ Both decide by who somebody is labelled to be, beside and after all other checks
 the next execve, by a write to its own /proc files; which labels there are is the host's policy, loaded by other
 tools. A kernel runs what it was built with and booted with: where there is neither, a label that was asked for is an
 error, never passed over. apparmor(7), selinux(8)
+
+The directory of those files is opened while the root is still the host's. Afterwards /proc is what the container's
+mounts have made of it: the label would be written to whatever file of the kernel lies there, and to none of ours
+(CVE-2019-16884, CVE-2025-52881).
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ class AppArmor(Part):
     """Execute the command under a profile that the host has loaded; `unconfined` is none."""
 
     seal_order = 5
+    directory = "/proc/self/attr/apparmor"
 
     def __init__(self, profile: str) -> None:
         if not profile or any(letter.isspace() for letter in profile):
@@ -45,15 +50,20 @@ class AppArmor(Part):
                 hint="see /sys/kernel/security/lsm; --security-opt apparmor=unconfined asks for none",
             )
 
+    def mount(self, inside: Inside) -> None:
+        if self.profile != "unconfined":
+            self.fd = linux.open(self.directory, os.O_PATH | os.O_DIRECTORY)
+
     def seal(self, inside: Inside) -> None:
         if self.profile != "unconfined":
-            _write("/proc/self/attr/apparmor/exec", f"exec {self.profile}", f"the AppArmor profile {self.profile}")
+            _write(self.fd, f"exec {self.profile}", f"the AppArmor profile {self.profile}")
 
 
 class SELinux(Part):
     """Execute the command in a context, `system_u:system_r:container_t:s0`."""
 
     seal_order = 5
+    directory = "/proc/self/attr"
 
     def __init__(self, context: str) -> None:
         self.context = context
@@ -71,8 +81,11 @@ class SELinux(Part):
                 hint="see /sys/kernel/security/lsm; --security-opt label=disable asks for none",
             )
 
+    def mount(self, inside: Inside) -> None:
+        self.fd = linux.open(self.directory, os.O_PATH | os.O_DIRECTORY)
+
     def seal(self, inside: Inside) -> None:
-        _write("/proc/self/attr/exec", self.context, f"the SELinux context {self.context}")
+        _write(self.fd, self.context, f"the SELinux context {self.context}")
 
 
 def has_apparmor() -> bool:
@@ -89,11 +102,11 @@ def has_selinux() -> bool:
     return any(os.path.exists(f"{place}/enforce") for place in _SELINUX)
 
 
-def _write(path: str, text: str, what: str) -> None:
+def _write(directory: int, text: str, what: str) -> None:
     try:
-        linux.write(path, text)
+        linux.write("exec", text, dir_fd=directory)
     except OSError as error:
         number = linux.errno_name(error.errno or 0)
         raise HostError(
-            f"{what} cannot be used: {number}", hint="is it loaded? /proc must be mounted in the root"
+            f"{what} cannot be used: {number}", hint="is it loaded? its own tools list what is: aa-status, semodule"
         ) from None
