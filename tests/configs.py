@@ -21,7 +21,7 @@ _HOOK = [{"path": "/bin/true", "args": ["true"], "env": ["A=b"], "timeout": 5}]
 
 
 def full(rootfs: str) -> dict[str, Any]:
-    """All at once, with values that this runtime takes, but for what it refuses by name (see `REFUSED`)."""
+    """All at once, with values that this runtime takes, and none that it refuses by name."""
     return {
         "ociVersion": "1.2.0",
         "hostname": "all",

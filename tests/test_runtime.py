@@ -20,6 +20,7 @@ import pytest
 from bundles import OURS, Bundle
 
 from minicontainer import linux, state
+from minicontainer.security import labels
 
 needs_runc = pytest.mark.skipif(not shutil.which("runc"), reason="runc is the peer: apt-get install runc")
 needs_podman = pytest.mark.skipif(not shutil.which("podman"), reason="podman is the engine: apt-get install podman")
@@ -533,7 +534,6 @@ REFUSED: list[tuple[str, Any]] = [
     ("linux.personality", {"domain": "BSD"}),
     ("linux.cgroupsPath", "/../.."),
     ("linux.seccomp", {"defaultAction": "SCMP_ACT_PLEASE"}),
-    ("process.apparmorProfile", "strict"),
     ("process.selinuxLabel", "a:b:c"),
     ("process.rlimits", [{"type": "RLIMIT_LUCK", "soft": 1, "hard": 1}]),
     ("process.cwd", "relative"),
@@ -567,6 +567,19 @@ def test_what_cannot_be_done_is_refused_by_its_name(bundle: Bundle, field: str, 
     assert words.get(field, last.rstrip("s").lower()) in done.stderr.lower().replace("/proc/1/fd", "mount")
     assert "Traceback" not in done.stderr
     assert bundle.ask("state", name).returncode == 1
+
+
+@pytest.mark.skipif(labels.has_apparmor(), reason="this kernel runs AppArmor")
+def test_a_profile_is_refused_where_the_kernel_has_none(bundle: Bundle) -> None:
+    bundle.process["apparmorProfile"] = "docker-default"
+    bundle.write()
+    refused = bundle.ask("create", bundle.name())
+    assert refused.returncode == 1
+    assert "the AppArmor profile docker-default cannot be used: this kernel does not run AppArmor" in refused.stderr
+    bundle.process["apparmorProfile"] = "unconfined"
+    name = bundle.start("sleep", "100")
+    assert bundle.ask("exec", "--apparmor", "docker-default", name, "true").returncode == 255
+    assert bundle.tell("exec", "--apparmor", "unconfined", name, "echo", "here") == "here\n"
 
 
 def test_a_config_that_is_none_is_one_clear_line(bundle: Bundle) -> None:

@@ -139,9 +139,8 @@ def _verb(verb: str, rest: list[str], options: dict[str, Any]) -> int:
     try:
         if options.get("systemd-cgroup") or options.get("cgroup-manager") == "systemd":
             raise ContainerError("--systemd-cgroup: cgroups made by systemd are not supported; use cgroupfs")
-        for label in ("process-label", "apparmor"):
-            if given.get(label):
-                raise ContainerError(f"--{label} is not supported")
+        if given.get("process-label"):
+            raise ContainerError("--process-label is not supported")
         from minicontainer.runtime import states, verbs
 
         root = os.path.abspath(options.get("root") or states.DEFAULT_ROOT)

@@ -109,7 +109,7 @@ def features() -> dict[str, Any]:
                 "knownFlags": sorted(SECCOMP_FLAGS),
                 "supportedFlags": sorted(SECCOMP_FLAGS),
             },
-            "apparmor": {"enabled": False},
+            "apparmor": {"enabled": True},
             "selinux": {"enabled": False},
             "intelRdt": {"enabled": False},
             "mountExtensions": {"idmap": {"enabled": True}},

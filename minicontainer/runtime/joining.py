@@ -74,6 +74,8 @@ def process_of(config: dict[str, Any], options: dict[str, Any], argv: list[str])
     if options.get("cwd"):
         process["cwd"] = options["cwd"]
     process["env"] = [*(process.get("env") or ()), *(options.get("env") or ())]
+    if options.get("apparmor"):
+        process["apparmorProfile"] = options["apparmor"]
     if options.get("no-new-privs"):
         process["noNewPrivileges"] = True
     if options.get("cap"):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # known to the specification, and not done here: refused unless empty
 _REFUSED = {
     "": ("solaris", "windows", "vm", "zos", "freebsd"),
-    "process": ("commandLine", "execCPUAffinity", "apparmorProfile", "selinuxLabel"),
+    "process": ("commandLine", "execCPUAffinity", "selinuxLabel"),
     "linux": ("intelRdt", "mountLabel", "netDevices", "memoryPolicy"),
 }
 
@@ -145,6 +145,10 @@ def of_process(process: dict[str, Any], section: dict[str, Any]) -> list[Part]:
         parts.append(Scheduler(process["scheduler"]))
     if process.get("ioPriority"):
         parts.append(IoPriority(process["ioPriority"]))
+    if profile := process.get("apparmorProfile"):
+        from minicontainer.security.labels import AppArmor
+
+        parts.append(AppArmor(profile))
     if process.get("noNewPrivileges"):
         parts.append(NoNewPrivs())
     parts.append(Identity(process.get("user") or {}))
