@@ -9,10 +9,15 @@ import http.server
 import io
 import json
 import os
+import socketserver
 import tarfile
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import pytest
+
+from minicontainer.errors import ContainerError, ImageError
+from minicontainer.images import pull, transport
 from minicontainer.images.manifest import (
     DOCKER_CONFIG,
     DOCKER_LAYER_GZIP,
@@ -26,8 +31,11 @@ from minicontainer.images.platforms import Platform
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     Fault = Callable[["Handler"], bool]
+
+S = TypeVar("S", bound=socketserver.BaseServer)
 
 
 def digest_of(data: bytes) -> str:
@@ -164,9 +172,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def fake_registry() -> Iterator[FakeRegistry]:
-    """A registry of the test's own."""
-    server = FakeRegistry()
+def serving(server: S) -> Iterator[S]:
+    """A server, in a thread of its own, for the length of a block."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
@@ -175,6 +182,27 @@ def fake_registry() -> Iterator[FakeRegistry]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def fake_registry() -> AbstractContextManager[FakeRegistry]:
+    """A registry of the test's own."""
+    return serving(FakeRegistry())
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRegistry]:
+    """One for which nobody waits long when it fails."""
+    monkeypatch.setattr(transport, "PAUSE", 0.001)
+    with fake_registry() as server:
+        yield server
+
+
+def refused(reference: str, kind: type[ContainerError] = ImageError, **how: Any) -> ContainerError:
+    """The error that a pull ends with; it names the next step."""
+    with pytest.raises(kind) as caught:
+        pull(reference, **how)
+    assert caught.value.hint
+    return caught.value
 
 
 def once(answer: Callable[[Handler], None], path: str = "/blobs/") -> Fault:

@@ -17,7 +17,6 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from images import serving
 
 from minicontainer.images import import_, push
 
@@ -202,21 +202,14 @@ def token_registry() -> Iterator[tuple[str, TokenServer, tuple[str, str]]]:
         request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=tests", "-days", "2"]
         subprocess.run([*request, "-keyout", key, "-out", certificate], check=True, capture_output=True)
         server = TokenServer(directory, 0, credentials)
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            token = {
-                "realm": f"http://127.0.0.1:{server.server_port}/token",
-                "service": "registry of the tests",
-                "issuer": "tests",
-                "rootcertbundle": certificate,
-            }
-            with docker_registry(directory, {"token": token}) as host:
-                yield host, server, credentials
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
+        token = {
+            "realm": f"http://127.0.0.1:{server.server_port}/token",
+            "service": "registry of the tests",
+            "issuer": "tests",
+            "rootcertbundle": certificate,
+        }
+        with serving(server), docker_registry(directory, {"token": token}) as host:
+            yield host, server, credentials
 
 
 def _url64(data: bytes) -> str:

@@ -1,6 +1,7 @@
 """Stores of the tests' own, and the engines that judge what comes out of them: dockerd and podman.
 
-root      a data root of the test's own
+root      a data root, and settings and a user's files, of the test's own; no proxy
+home      the directory that all of these are in; programs in its bin/ are found
 docker    a function that asks a dockerd of our own: docker("images", "-q")
 podman    the same with podman
 """
@@ -38,8 +39,19 @@ def root(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         os.chmod(directory, 0o755)
         monkeypatch.setenv("MINICONTAINER_DATA_ROOT", f"{directory}/data")
         monkeypatch.setenv("MINICONTAINER_EXEC_ROOT", f"{directory}/exec")
+        monkeypatch.setenv("MINICONTAINER_CONFIG", f"{directory}/settings.json")
         monkeypatch.setenv("DOCKER_CONFIG", f"{directory}/docker")
+        monkeypatch.setenv("PATH", f"{directory}/bin:{os.environ['PATH']}")
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+            monkeypatch.delenv(name.lower(), raising=False)
         yield f"{directory}/data"
+
+
+@pytest.fixture
+def home(root: str) -> str:
+    """The directory with all that is the test's own."""
+    return os.path.dirname(root)
 
 
 @pytest.fixture

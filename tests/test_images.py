@@ -8,11 +8,12 @@ import os
 import stat
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from images import MadeImage, contents, digest_of, fake_registry, index_of
 from registry import TokenServer, data_root, push_busybox, scratch
+from stores import told
 
 from minicontainer.chroot import PivotRoot, User
 from minicontainer.errors import ConflictError, ImageError, NotFoundError, UsageError
@@ -22,25 +23,6 @@ from minicontainer.images.platforms import Platform
 from minicontainer.images.progress import Bars, Event
 from minicontainer.images.reference import Reference
 from minicontainer.network import HostNetwork
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture
-def root(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A data root of the test's own."""
-    with scratch() as directory:
-        os.chmod(directory, 0o755)
-        monkeypatch.setenv("MINICONTAINER_DATA_ROOT", f"{directory}/data")
-        monkeypatch.setenv("MINICONTAINER_EXEC_ROOT", f"{directory}/exec")
-        monkeypatch.setenv("DOCKER_CONFIG", f"{directory}/docker")
-        yield f"{directory}/data"
-
-
-def told(*command: str) -> str:
-    """What another tool prints."""
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def write(path: str, text: str) -> None:

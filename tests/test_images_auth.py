@@ -8,12 +8,12 @@ import os
 import stat
 import subprocess
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from images import FakeRegistry, Handler, MadeImage, always, fake_registry, times
 from middlemen import credential_helper
-from registry import TokenServer, busybox_tree, scratch
+from registry import TokenServer, busybox_tree
 
 from minicontainer.cli import main
 from minicontainer.errors import HostError, ImageError, NotFoundError
@@ -21,20 +21,6 @@ from minicontainer.images import import_, pull, push
 from minicontainer.images.challenge import parse
 from minicontainer.images.credentials import IDENTITY, configured, forget, keep
 from minicontainer.images.login import login, logout
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture
-def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A data root and a user's settings of the test's own; programs in bin/ are found."""
-    with scratch() as directory:
-        monkeypatch.setenv("MINICONTAINER_DATA_ROOT", f"{directory}/data")
-        monkeypatch.setenv("MINICONTAINER_CONFIG", f"{directory}/settings.json")
-        monkeypatch.setenv("DOCKER_CONFIG", f"{directory}/docker")
-        monkeypatch.setenv("PATH", f"{directory}/bin:{os.environ['PATH']}")
-        yield directory
 
 
 def config(home: str, **values: Any) -> None:

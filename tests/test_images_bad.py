@@ -14,42 +14,28 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from images import FakeRegistry, Handler, MadeImage, always, contents, digest_of, fake_registry, index_of, once, times
-from registry import scratch
+from images import (
+    FakeRegistry,
+    Handler,
+    MadeImage,
+    always,
+    contents,
+    digest_of,
+    fake_registry,
+    index_of,
+    once,
+    refused,
+    times,
+)
 
-from minicontainer.errors import ContainerError, HostError, ImageError, NotFoundError
-from minicontainer.images import Store, get, images, pull, transport
+from minicontainer.errors import HostError, ImageError, NotFoundError
+from minicontainer.images import Store, get, images, pull
 from minicontainer.images.manifest import OCI_INDEX, OCI_MANIFEST
 from minicontainer.images.reference import Reference
 from minicontainer.images.tar import Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-
-@pytest.fixture
-def root(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A data root of the test's own."""
-    with scratch() as directory:
-        monkeypatch.setenv("MINICONTAINER_DATA_ROOT", f"{directory}/data")
-        monkeypatch.setenv("MINICONTAINER_EXEC_ROOT", f"{directory}/exec")
-        monkeypatch.setenv("DOCKER_CONFIG", f"{directory}/docker")
-        monkeypatch.setattr(transport, "PAUSE", 0.001)
-        yield f"{directory}/data"
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeRegistry]:
-    with fake_registry() as server:
-        yield server
-
-
-def refused(reference: str, kind: type[ContainerError] = ImageError, **how: Any) -> ContainerError:
-    """The error that a pull ends with; it names the next step."""
-    with pytest.raises(kind) as caught:
-        pull(reference, **how)
-    assert caught.value.hint
-    return caught.value
+    from collections.abc import Callable
 
 
 @pytest.mark.parametrize(

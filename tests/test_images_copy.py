@@ -8,7 +8,7 @@ import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
-from images import MadeImage, always, contents, digest_of, fake_registry, index_of
+from images import MadeImage, always, contents, digest_of, index_of
 from registry import TokenServer, docker_registry, scratch
 from stores import grow, skopeo, told
 
@@ -30,12 +30,6 @@ def other() -> Iterator[str]:
     """A second registry."""
     with scratch() as directory, docker_registry(directory) as host:
         yield host
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeRegistry]:
-    with fake_registry() as server:
-        yield server
 
 
 def test_a_copy_has_the_same_digest_and_nothing_comes_here(root: str, registry: str, other: str) -> None:

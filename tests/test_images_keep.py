@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from images import MadeImage, contents, fake_registry
+from images import MadeImage, contents
 from stores import grow, told
 
 from minicontainer.errors import NotFoundError
@@ -24,12 +24,6 @@ if TYPE_CHECKING:
     from minicontainer.images.checking import Finding
 
 CLI = [sys.executable, "-m", "minicontainer.cli"]
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeRegistry]:
-    with fake_registry() as server:
-        yield server
 
 
 @pytest.fixture

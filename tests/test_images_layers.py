@@ -7,11 +7,10 @@ import json
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from images import FakeRegistry, MadeImage, digest_of, fake_registry, index_of
-from registry import scratch
 
 from minicontainer.cli import main
 from minicontainer.errors import ContainerError, ImageError, UsageError
@@ -32,25 +31,6 @@ from minicontainer.images.manifest import (
     OCI_MANIFEST,
 )
 from minicontainer.images.platforms import Platform
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture
-def root(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A data root of the test's own."""
-    with scratch() as directory:
-        monkeypatch.setenv("MINICONTAINER_DATA_ROOT", f"{directory}/data")
-        monkeypatch.setenv("MINICONTAINER_CONFIG", f"{directory}/settings.json")
-        monkeypatch.setenv("DOCKER_CONFIG", f"{directory}/docker")
-        yield f"{directory}/data"
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeRegistry]:
-    with fake_registry() as server:
-        yield server
 
 
 def zstd(data: bytes, *options: str) -> bytes:

@@ -6,12 +6,11 @@ import hashlib
 import http.server
 import os
 import re
-import threading
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from images import serving
 from registry import TokenServer, data_root
 from stores import grow, skopeo, told
 
@@ -20,7 +19,7 @@ from minicontainer.images import Store, pull, push, tag
 from minicontainer.images import registry as api
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from minicontainer.images.progress import Event
 
@@ -151,17 +150,8 @@ class _PartsHandler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@contextmanager
-def parts() -> Iterator[Parts]:
-    server = Parts()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+def parts() -> AbstractContextManager[Parts]:
+    return serving(Parts())
 
 
 def test_a_part_that_was_cut_goes_on_where_it_broke(root: str, monkeypatch: pytest.MonkeyPatch) -> None:

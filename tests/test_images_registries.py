@@ -13,12 +13,12 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from images import FakeRegistry, Handler, MadeImage, always, digest_of, fake_registry, times
+from images import FakeRegistry, Handler, MadeImage, always, digest_of, fake_registry, refused, times
 from middlemen import Authority, proxy, settings
-from registry import docker_registry, push_busybox, scratch
+from registry import docker_registry, push_busybox
 
 from minicontainer.cli import main
-from minicontainer.errors import ContainerError, ImageError, NotFoundError, UsageError
+from minicontainer.errors import ImageError, NotFoundError, UsageError
 from minicontainer.images import pull, pull_all, push, tag
 from minicontainer.images.login import login
 from minicontainer.images.proxies import proxy_for
@@ -28,32 +28,6 @@ from minicontainer.images.settings import is_insecure, mirrors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-
-@pytest.fixture
-def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A data root, settings and a user's file of the test's own, and no proxy."""
-    with scratch() as directory:
-        monkeypatch.setenv("MINICONTAINER_DATA_ROOT", f"{directory}/data")
-        monkeypatch.setenv("MINICONTAINER_CONFIG", f"{directory}/settings.json")
-        monkeypatch.setenv("DOCKER_CONFIG", f"{directory}/docker")
-        for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
-            monkeypatch.delenv(name, raising=False)
-            monkeypatch.delenv(name.lower(), raising=False)
-        yield directory
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeRegistry]:
-    with fake_registry() as server:
-        yield server
-
-
-def refused(name: str, kind: type[ContainerError] = ImageError, **how: Any) -> ContainerError:
-    with pytest.raises(kind) as caught:
-        pull(name, **how)
-    assert caught.value.hint
-    return caught.value
 
 
 # Names

@@ -6,12 +6,10 @@ import hashlib
 import json
 import subprocess
 import time
-from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import pytest
 from images import MadeImage
-from registry import scratch
 from test_notebook import contrast
 
 from minicontainer.errors import ImageError, UsageError
@@ -22,46 +20,33 @@ from minicontainer.notebook.charts import INK
 from minicontainer.notebook.pulls import Waterfall, bars, manifest_tree
 from minicontainer.notebook.registry import TinyRegistry
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
-
-@pytest.fixture
-def root(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A data root of the test's own."""
-    with scratch() as directory:
-        monkeypatch.setenv("MINICONTAINER_DATA_ROOT", f"{directory}/data")
-        monkeypatch.setenv("MINICONTAINER_EXEC_ROOT", f"{directory}/exec")
-        monkeypatch.setenv("DOCKER_CONFIG", f"{directory}/docker")
-        yield directory
-
-
-def made(root: str, name: str, content: bytes = b"content", base: str = "") -> Image:
+def made(home: str, name: str, content: bytes = b"content", base: str = "") -> Image:
     import os
 
-    os.makedirs(f"{root}/{hashlib.sha256(content).hexdigest()[:8]}/etc", exist_ok=True)
-    directory = f"{root}/{hashlib.sha256(content).hexdigest()[:8]}"
+    os.makedirs(f"{home}/{hashlib.sha256(content).hexdigest()[:8]}/etc", exist_ok=True)
+    directory = f"{home}/{hashlib.sha256(content).hexdigest()[:8]}"
     with open(f"{directory}/etc/file", "wb") as file:
         file.write(content)
     return import_(directory, name, base=base, source_date_epoch=0)
 
 
-def test_what_is_pushed_is_what_skopeo_pulls(root: str) -> None:
+def test_what_is_pushed_is_what_skopeo_pulls(home: str) -> None:
     with TinyRegistry() as registry:
-        image = made(root, f"{registry.host}/a")
+        image = made(home, f"{registry.host}/a")
         assert push(f"{registry.host}/a") == image.digest
-        copy = ["skopeo", "copy", "--quiet", "--src-tls-verify=false", f"docker://{registry.host}/a", f"dir:{root}/a"]
+        copy = ["skopeo", "copy", "--quiet", "--src-tls-verify=false", f"docker://{registry.host}/a", f"dir:{home}/a"]
         subprocess.run(copy, check=True)
-        with open(f"{root}/a/manifest.json", "rb") as file:
+        with open(f"{home}/a/manifest.json", "rb") as file:
             assert f"sha256:{hashlib.sha256(file.read()).hexdigest()}" == image.digest
         remove(f"{registry.host}/a")
         assert pull(f"{registry.host}/a", progress=lambda event: None).digest == image.digest
 
 
-def test_requests_of_a_push_and_a_pull_are_remembered(root: str) -> None:
+def test_requests_of_a_push_and_a_pull_are_remembered(home: str) -> None:
     with TinyRegistry() as registry:
         name = f"{registry.host}/a"
-        image = made(root, name)
+        image = made(home, name)
         push(name)
         assert [(asked.method, asked.status) for asked in registry.requests][-1] == ("PUT", 201)
         assert {asked.method for asked in registry.requests} == {"HEAD", "POST", "PUT"}
@@ -72,10 +57,10 @@ def test_requests_of_a_push_and_a_pull_are_remembered(root: str) -> None:
         assert registry.requests[-1].size == image.size
 
 
-def test_a_lie_is_found_by_who_pulls(root: str) -> None:
+def test_a_lie_is_found_by_who_pulls(home: str) -> None:
     with TinyRegistry() as registry:
         name = f"{registry.host}/a"
-        image = made(root, name)
+        image = made(home, name)
         push(name)
         remove(name)
         path = f"/v2/a/blobs/{image.manifest.layers[0].digest}"
@@ -85,7 +70,7 @@ def test_a_lie_is_found_by_who_pulls(root: str) -> None:
             pull(name, progress=lambda event: None)
 
 
-def test_a_push_of_other_bytes_or_without_its_blobs_is_refused(root: str) -> None:
+def test_a_push_of_other_bytes_or_without_its_blobs_is_refused(home: str) -> None:
     import http.client
 
     image = MadeImage()
@@ -102,10 +87,10 @@ def test_a_push_of_other_bytes_or_without_its_blobs_is_refused(root: str) -> Non
         assert registry.documents == {}
 
 
-def test_speed_is_a_limit_for_all_together(root: str) -> None:
+def test_speed_is_a_limit_for_all_together(home: str) -> None:
     with TinyRegistry() as registry:
         name = f"{registry.host}/a"
-        made(root, name, hashlib.shake_256(b"noise").digest(2 << 20))
+        made(home, name, hashlib.shake_256(b"noise").digest(2 << 20))
         push(name)
         remove(name)
         registry.speed = 4 << 20
@@ -115,27 +100,27 @@ def test_speed_is_a_limit_for_all_together(root: str) -> None:
 
 
 @pytest.mark.parametrize("tokens", [True, False])
-def test_who_has_no_password_is_kept_out_and_who_has_one_is_let_in(root: str, tokens: bool) -> None:
+def test_who_has_no_password_is_kept_out_and_who_has_one_is_let_in(home: str, tokens: bool) -> None:
     """skopeo is the judge: it answers challenges in its own way."""
     with TinyRegistry() as registry:
         name = f"{registry.host}/a"
-        image = made(root, name)
+        image = made(home, name)
         push(name)
         registry.users["ada"], registry.tokens = "engine:1843", tokens
         copy = ["skopeo", "copy", "--quiet", "--src-tls-verify=false"]
         source, wrong = f"docker://{name}", ["--src-creds", "ada:engine"]
         for extra in ([], wrong):
-            refused = subprocess.run([*copy, *extra, source, f"dir:{root}/no"], capture_output=True, text=True)
+            refused = subprocess.run([*copy, *extra, source, f"dir:{home}/no"], capture_output=True, text=True)
             assert refused.returncode
             assert "unauthorized" in refused.stderr.lower() or "authentication required" in refused.stderr.lower()
-        subprocess.run([*copy, "--src-creds", "ada:engine:1843", source, f"dir:{root}/a"], check=True)
-        with open(f"{root}/a/manifest.json", "rb") as file:
+        subprocess.run([*copy, "--src-creds", "ada:engine:1843", source, f"dir:{home}/a"], check=True)
+        with open(f"{home}/a/manifest.json", "rb") as file:
             assert f"sha256:{hashlib.sha256(file.read()).hexdigest()}" == image.digest
         assert {asked.status for asked in registry.requests} >= {200, 401}
         assert bool(registry.granted) == tokens
 
 
-def test_a_token_is_good_for_what_it_was_given_for(root: str) -> None:
+def test_a_token_is_good_for_what_it_was_given_for(home: str) -> None:
     import http.client
 
     with TinyRegistry() as registry:
@@ -156,7 +141,7 @@ def test_a_token_is_good_for_what_it_was_given_for(root: str) -> None:
         connection.close()
 
 
-def test_a_part_of_a_blob_is_what_curl_gets(root: str) -> None:
+def test_a_part_of_a_blob_is_what_curl_gets(home: str) -> None:
     with TinyRegistry() as registry:
         path = "/v2/a/blobs/sha256:x"
         registry.put(path, "application/octet-stream", b"0123456789")
@@ -173,10 +158,10 @@ def test_a_part_of_a_blob_is_what_curl_gets(root: str) -> None:
             assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == got
 
 
-def test_a_cut_line_ends_an_answer_early_and_a_pull_goes_on_from_there(root: str) -> None:
+def test_a_cut_line_ends_an_answer_early_and_a_pull_goes_on_from_there(home: str) -> None:
     with TinyRegistry() as registry:
         name = f"{registry.host}/a"
-        image = made(root, name, hashlib.shake_256(b"noise").digest(1 << 20))
+        image = made(home, name, hashlib.shake_256(b"noise").digest(1 << 20))
         push(name)
         remove(name)
         registry.requests.clear()
@@ -204,10 +189,10 @@ def test_it_ends_and_leaves_its_port() -> None:
         again.bind(("127.0.0.1", int(registry.host.rpartition(":")[2])))
 
 
-def test_waterfall_shows_each_layer_from_begin_to_end(root: str) -> None:
+def test_waterfall_shows_each_layer_from_begin_to_end(home: str) -> None:
     with TinyRegistry() as registry:
-        base = made(root, f"{registry.host}/base", b"base")
-        image = made(root, f"{registry.host}/a", b"more", base=f"{registry.host}/base")
+        base = made(home, f"{registry.host}/base", b"base")
+        image = made(home, f"{registry.host}/a", b"more", base=f"{registry.host}/base")
         for name in ("base", "a"):
             push(f"{registry.host}/{name}")
             remove(f"{registry.host}/{name}")
@@ -238,9 +223,9 @@ def test_waterfall_counts_a_layer_from_its_first_event_to_its_last() -> None:
     assert watched.bars["sha256:a"].seconds >= 0.004
 
 
-def test_tree_has_one_card_for_what_two_images_share(root: str) -> None:
-    one = made(root, "localhost:1/one", b"one")
-    two = made(root, "localhost:1/two", b"two", base="localhost:1/one")
+def test_tree_has_one_card_for_what_two_images_share(home: str) -> None:
+    one = made(home, "localhost:1/one", b"one")
+    two = made(home, "localhost:1/two", b"two", base="localhost:1/one")
     tag("localhost:1/two", "localhost:1/three")
     shown = manifest_tree([one, two, get("localhost:1/three")])
     page = unquote(shown._repr_mimebundle_()["text/html"])
@@ -251,21 +236,21 @@ def test_tree_has_one_card_for_what_two_images_share(root: str) -> None:
 
 
 @pytest.fixture
-def three_layers(root: str) -> Image:
+def three_layers(home: str) -> Image:
     """A base with seven commands and a folder; a file of it replaced and another added; the folder deleted."""
     import os
     import stat
 
     for path in (*(f"0/bin/c{number}" for number in range(7)), "0/tools/a", "0/tools/deep/b", "0/etc/one", "1/etc/one"):
-        os.makedirs(os.path.dirname(f"{root}/{path}"), exist_ok=True)
-        with open(f"{root}/{path}", "w") as file:
+        os.makedirs(os.path.dirname(f"{home}/{path}"), exist_ok=True)
+        with open(f"{home}/{path}", "w") as file:
             file.write("content")
-    os.makedirs(f"{root}/1/empty")
-    os.makedirs(f"{root}/2")
-    os.mknod(f"{root}/2/tools", stat.S_IFCHR)
+    os.makedirs(f"{home}/1/empty")
+    os.makedirs(f"{home}/2")
+    os.mknod(f"{home}/2/tools", stat.S_IFCHR)
     base = ""
     for number in range(3):
-        image = import_(f"{root}/{number}", "localhost:1/a", base=base, source_date_epoch=0, cmd=["c1"])
+        image = import_(f"{home}/{number}", "localhost:1/a", base=base, source_date_epoch=0, cmd=["c1"])
         base = "localhost:1/a"
     return image
 
@@ -288,8 +273,8 @@ def test_anatomy_has_a_card_for_each_document_and_the_step_of_each_layer(three_l
     assert lines[3].strip() == "runs c1"
 
 
-def test_anatomy_shows_an_index_and_what_of_it_is_not_here(root: str) -> None:
-    image = made(root, "localhost:1/a")
+def test_anatomy_shows_an_index_and_what_of_it_is_not_here(home: str) -> None:
+    image = made(home, "localhost:1/a")
     with TinyRegistry() as registry:
         name = f"{registry.host}/a"
         tag("localhost:1/a", name)
@@ -328,13 +313,13 @@ def test_file_tree_says_of_each_file_which_layer_it_comes_from_and_what_hides_it
     assert page.count("line-through") == page.count("stroke-dasharray") == 3
 
 
-def test_file_tree_shows_a_name_that_is_no_utf8(root: str) -> None:
+def test_file_tree_shows_a_name_that_is_no_utf8(home: str) -> None:
     import os
 
-    os.makedirs(f"{root}/odd")
-    with open(f"{root}/odd/\udcff<b>", "w") as file:
+    os.makedirs(f"{home}/odd")
+    with open(f"{home}/odd/\udcff<b>", "w") as file:
         file.write("x")
-    import_(f"{root}/odd", "localhost:1/odd")
+    import_(f"{home}/odd", "localhost:1/odd")
     shown = file_tree(explain("localhost:1/odd"))
     assert repr(shown).startswith("\\udcff<b>  1 bytes  layer 0")
     assert "\\udcff&lt;b&gt;" in unquote(shown._repr_mimebundle_()["text/html"])

@@ -12,13 +12,13 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from images import FakeRegistry, Handler, MadeImage, always, contents, digest_of, fake_registry
+from images import FakeRegistry, Handler, MadeImage, always, contents, digest_of
 
-from minicontainer.images import Store, get, images, import_, prune, pull, push, remove, transport
+from minicontainer.images import Store, get, images, import_, prune, pull, push, remove
 from minicontainer.images.compression import CHUNK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 CLI = [sys.executable, "-m", "minicontainer.cli"]
 KILLS = int(os.environ.get("KILLS", "12"))
@@ -26,12 +26,10 @@ KILLS = int(os.environ.get("KILLS", "12"))
 
 
 @pytest.fixture
-def fake(root: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRegistry]:
+def fake(root: str, fake: FakeRegistry) -> FakeRegistry:
     """A registry that knows ranges."""
-    monkeypatch.setattr(transport, "PAUSE", 0.001)
-    with fake_registry() as server:
-        server.faults.append(always(ranges, "/blobs/"))
-        yield server
+    fake.faults.append(always(ranges, "/blobs/"))
+    return fake
 
 
 def ranges(handler: Handler, stop: float = 1.0) -> None:
