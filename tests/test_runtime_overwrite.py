@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,3 +129,39 @@ def test_a_label_is_written_where_the_host_has_it(
     assert Container(["true"], Namespaces("pid"), PivotRoot(rootfs), labels.AppArmor("strict")).run() == 0
     assert (shared_path / "attr/exec").read_text() == "exec strict"
     assert Path(f"{rootfs}{shared_path}/attr/exec").read_text() == ""
+
+
+def test_a_terminal_is_not_looked_up_in_the_images_dev(bundle: Bundle, shared_path: Path, rootfs: str) -> None:
+    """CVE-2025-52565: /dev is the attacker's volume, and its terminals' names lead to a protected file."""
+    evil, decoy = shared_path / "evil", Path(rootfs, "etc/decoy")
+    (evil / "pts").mkdir(parents=True)
+    decoy.write_text("untouched\n")
+    os.mknod(evil / "null", 0o020666, os.makedev(1, 3))
+    (evil / "ptmx").symlink_to("/elsewhere/ptmx")
+    for number in range(8):
+        (evil / "pts" / str(number)).symlink_to("/etc/decoy")
+    kept = [mount for mount in bundle.config["mounts"] if not mount["destination"].startswith("/dev")]
+    bundle.config["mounts"] = [
+        *kept,
+        {"destination": "/dev", "type": "bind", "source": os.fspath(evil), "options": ["bind"]},
+        {
+            "destination": "/elsewhere",
+            "type": "devpts",
+            "source": "devpts",
+            "options": ["newinstance", "ptmxmode=0666"],
+        },
+    ]
+    bundle.linux["readonlyPaths"] = ["/etc/decoy"]
+    bundle.process["terminal"] = True
+    bundle.says("sh", "-c", "echo through > /dev/console; cat /etc/decoy")
+    bundle.write()
+    line = " ".join([*OURS, "--root", bundle.root, "run", bundle.name()])
+    done = subprocess.run(
+        ["script", "-qec", line, "/dev/null"],
+        cwd=bundle.directory,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=60,
+    )
+    assert done.stdout.replace("\0", "").split() == ["through", "untouched"], done.stdout
