@@ -20,9 +20,7 @@ TITLE = "moving: push into an empty registry, save into an archive, load from it
 def row(directory: str, rounds: Rounds) -> None:
     """Measure and print."""
     report.title(TITLE)
-    absent, packages = peers.missing(*pull.NEEDED)
-    if absent:
-        report.skipped(absent, packages)
+    if not pull.possible():
         return
     with ExitStack() as stack:
         host = stack.enter_context(registry.registry(f"{directory}/registry"))

@@ -179,8 +179,8 @@ class Engine:
 
 
 @contextmanager
-def docker(directory: str, place: Place) -> Iterator[Engine]:
-    """A dockerd of our own, with its own bridge, until the end of the block."""
+def docker(directory: str, place: Place, *, network: bool = True) -> Iterator[Engine]:
+    """A dockerd of our own until the end of the block: with its own bridge, or in a network of its own without any."""
     client = "/usr/bin/docker" if os.path.exists("/usr/bin/docker") else "docker"
     os.makedirs(directory)
     settings = f"{directory}/daemon.json"
@@ -189,6 +189,8 @@ def docker(directory: str, place: Place) -> Iterator[Engine]:
     socket = f"unix://{directory}/socket"
     argv = ["dockerd", "--config-file", settings, "--host", socket, "--data-root", f"{directory}/data"]
     argv += ["--exec-root", f"{directory}/exec", "--pidfile", f"{directory}/pid", "--cgroup-parent", f"/{GROUP}"]
+    if not network:
+        argv = ["unshare", "--net", *argv, "--bridge", "none", "--iptables=false", "--ip6tables=false"]
     with place.inside(), open(f"{directory}/log", "wb") as log:
         daemon = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     engine = Engine("docker", [client, "--config", directory, "--host", socket], place)

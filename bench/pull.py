@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from bench.registry import Made
 
 TITLE = "pull: fetch and unpack from a local registry, cold and with all but one layer there"
-NEEDED = ("docker-registry",)
 MOST = 3
 """Rounds at the most: each moves gigabytes."""
 
@@ -29,9 +28,7 @@ MOST = 3
 def row(directory: str, rounds: Rounds) -> None:
     """Measure and print."""
     report.title(TITLE)
-    absent, packages = peers.missing(*NEEDED)
-    if absent:
-        report.skipped(absent, packages)
+    if not possible():
         return
     goals = []
     with ExitStack() as stack:
@@ -57,6 +54,13 @@ def row(directory: str, rounds: Rounds) -> None:
             )
     report.goals(goals)
     report.skipped(*peers.missing("dockerd", "podman", "skopeo", "umoci", "curl"))
+
+
+def possible() -> bool:
+    """Whether there is a registry to start; says so if not."""
+    absent, packages = peers.missing("docker-registry")
+    report.skipped(absent, packages)
+    return not absent
 
 
 def images(directory: str, host: str, rounds: Rounds) -> list[Made]:

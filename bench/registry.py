@@ -14,10 +14,13 @@ import socket
 import subprocess
 import tarfile
 import time
+import urllib.error
+import urllib.request
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench import ground
+from bench.measure import Failed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,33 +66,41 @@ class Made(NamedTuple):
 
 
 @contextmanager
-def registry(directory: str) -> Iterator[str]:
-    """Debian's docker-registry on a free port of the loopback; `localhost:PORT`."""
-    os.makedirs(directory)
+def registry(directory: str, *, tls: dict[str, Any] | None = None, **more: dict[str, Any] | None) -> Iterator[str]:
+    """Debian's docker-registry on a free port of the loopback, with its storage and settings in `directory`;
+    `localhost:PORT`. `more` are sections of its settings: `auth`, `proxy`."""
+    os.makedirs(directory, exist_ok=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     settings = {
         "version": 0.1,
         "log": {"level": "error", "accesslog": {"disabled": True}},
-        "storage": {"filesystem": {"rootdirectory": f"{directory}/storage"}},
-        "http": {"addr": f"127.0.0.1:{port}"},
-    }
+        "storage": {"filesystem": {"rootdirectory": f"{directory}/storage"}, "delete": {"enabled": True}},
+        "http": {"addr": f"127.0.0.1:{port}"} | ({"tls": tls} if tls else {}),
+    } | {name: section for name, section in more.items() if section}
     with open(f"{directory}/config.yml", "w") as file:
         json.dump(settings, file)  # JSON is YAML
-    with open(f"{directory}/log", "wb") as log:
-        server = subprocess.Popen(["docker-registry", "serve", f"{directory}/config.yml"], stdout=log, stderr=log)
-    try:
-        for _ in range(300):
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.05)
-        yield f"localhost:{port}"
-    finally:
-        server.kill()
-        server.wait()
+    # It shall end with us, whatever happens to us.
+    command = ["setpriv", "--pdeathsig", "KILL", "docker-registry", "serve", f"{directory}/config.yml"]
+    with open(f"{directory}/log", "wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
+        try:
+            deadline = time.monotonic() + 30
+            while True:
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/", timeout=5).close()
+                    break
+                except urllib.error.HTTPError as error:
+                    error.close()  # 401, or 400 from one that wants TLS: it is there
+                    break
+                except OSError:
+                    if server.poll() is not None or time.monotonic() > deadline:
+                        with open(f"{directory}/log") as text:
+                            raise Failed(f"docker-registry did not start: {text.read()[-2000:]}") from None
+                    time.sleep(0.02)
+            yield f"localhost:{port}"
+        finally:
+            server.kill()
 
 
 def make(directory: str, host: str, shape: Shape) -> Made:

@@ -13,7 +13,7 @@ import urllib.request
 import zlib
 from typing import TYPE_CHECKING, Any
 
-from bench import ground, measure, movers, peers, pull, registry, report
+from bench import ground, measure, movers, pull, registry, report
 from minicontainer.images import workers
 
 if TYPE_CHECKING:
@@ -48,9 +48,7 @@ LIBRARIES = {"zlib": "zlib", "zlib-ng": "zlib_ng.zlib_ng", "isal": "isal.isal_zl
 def row(directory: str, rounds: Rounds) -> None:
     """Measure and print."""
     report.title(TITLE)
-    absent, packages = peers.missing(*pull.NEEDED)
-    if absent:
-        report.skipped(absent, packages)
+    if not pull.possible():
         return
     goals = []
     with registry.registry(f"{directory}/registry") as host:

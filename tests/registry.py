@@ -14,79 +14,20 @@ import http.server
 import json
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from images import serving
 
+from bench.registry import registry as docker_registry
 from minicontainer.images import import_, push
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-
-def free_port() -> int:
-    """A TCP port on which nobody listens now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
-@contextlib.contextmanager
-def docker_registry(
-    directory: str,
-    auth: dict[str, Any] | None = None,
-    *,
-    tls: dict[str, Any] | None = None,
-    proxy: dict[str, Any] | None = None,
-) -> Iterator[str]:
-    """A docker-registry with its storage and settings in `directory`; its "localhost:PORT".
-
-    `proxy` makes it one that pulls through, from another one.
-    """
-    port = free_port()
-    settings: dict[str, Any] = {
-        "version": 0.1,
-        "log": {"level": "error", "accesslog": {"disabled": True}},
-        "storage": {"filesystem": {"rootdirectory": f"{directory}/storage"}, "delete": {"enabled": True}},
-        "http": {"addr": f"127.0.0.1:{port}"},
-    }
-    if auth:
-        settings["auth"] = auth
-    if tls:
-        settings["http"]["tls"] = tls
-    if proxy:
-        settings["proxy"] = proxy
-    with open(f"{directory}/config.yml", "w") as file:
-        json.dump(settings, file)  # JSON is YAML
-    # It shall end with us, whatever happens to us.
-    command = ["setpriv", "--pdeathsig", "KILL", "docker-registry", "serve", f"{directory}/config.yml"]
-    with open(f"{directory}/log", "wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
-        try:
-            deadline = time.monotonic() + 30
-            while True:
-                try:
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/", timeout=5).close()
-                    break
-                except urllib.error.HTTPError as error:
-                    error.close()  # 401, or 400 from one that wants TLS: it is there
-                    break
-                except OSError:
-                    if server.poll() is not None or time.monotonic() > deadline:
-                        with open(f"{directory}/log") as text:
-                            raise RuntimeError(f"docker-registry did not start: {text.read()[-2000:]}") from None
-                    time.sleep(0.02)
-            yield f"localhost:{port}"
-        finally:
-            server.kill()
 
 
 @contextlib.contextmanager
@@ -128,7 +69,7 @@ def password_registry() -> Iterator[tuple[str, str, str]]:
         with open(f"{directory}/htpasswd", "w") as file:
             file.write(line.stdout.strip() + "\n")
         auth = {"htpasswd": {"realm": "the analytical engine", "path": f"{directory}/htpasswd"}}
-        with docker_registry(directory, auth) as host:
+        with docker_registry(directory, auth=auth) as host:
             yield host, "ada", "engine:1843"
 
 
@@ -208,7 +149,7 @@ def token_registry() -> Iterator[tuple[str, TokenServer, tuple[str, str]]]:
             "issuer": "tests",
             "rootcertbundle": certificate,
         }
-        with serving(server), docker_registry(directory, {"token": token}) as host:
+        with serving(server), docker_registry(directory, auth={"token": token}) as host:
             yield host, server, credentials
 
 

@@ -12,8 +12,8 @@ import json
 import os
 import subprocess
 import tempfile
-import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -57,7 +57,7 @@ def home(root: str) -> str:
 @pytest.fixture
 def docker() -> Iterator[Ask]:
     """Asks a dockerd of our own, which has no network. It ends with the test."""
-    yield from _engine("dockerd", _dockerd)
+    yield from _engine("dockerd", partial(peers.docker, network=False))
 
 
 @pytest.fixture
@@ -78,36 +78,6 @@ def _engine(program: str, make: Callable[[str, peers.Place], AbstractContextMana
         except Failed as error:
             pytest.skip(f"{program} does not start here: {str(error)[-300:]}")
         yield engine.ask
-
-
-@contextmanager
-def _dockerd(directory: str, place: peers.Place) -> Iterator[peers.Engine]:
-    os.makedirs(directory)
-    with open(f"{directory}/daemon.json", "w") as file:
-        json.dump({"deprecated-key-path": f"{directory}/key.json"}, file)
-    socket = f"unix://{directory}/socket"
-    argv = ["unshare", "--net", "dockerd", "--config-file", f"{directory}/daemon.json", "--host", socket]
-    argv += ["--data-root", f"{directory}/data", "--exec-root", f"{directory}/exec", "--pidfile", f"{directory}/pid"]
-    argv += ["--bridge", "none", "--iptables=false", "--ip6tables=false"]
-    with place.inside(), open(f"{directory}/log", "wb") as log:
-        daemon = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    client = "/usr/bin/docker" if os.path.exists("/usr/bin/docker") else "docker"
-    engine = peers.Engine("docker", [client, "--config", directory, "--host", socket], place)
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                engine.ask("version")
-                break
-            except Failed:
-                if daemon.poll() is not None or time.monotonic() > deadline:
-                    with open(f"{directory}/log") as text:
-                        raise Failed(f"dockerd did not start: {text.read()[-1500:]}") from None
-                time.sleep(0.2)
-        yield engine
-    finally:
-        daemon.terminate()
-        daemon.wait()
 
 
 def told(*command: str) -> str:

@@ -22,6 +22,7 @@ from typing import Any
 from minicontainer import state
 from minicontainer.errors import HostError, ImageError, NotFoundError
 from minicontainer.images.reference import HUB
+from minicontainer.images.settings import read_object
 
 Credentials = tuple[str, str]
 """A user's name and password; or `IDENTITY`, and a token that a token server takes instead of a password."""
@@ -171,15 +172,7 @@ def _call(helper: str, action: str, text: str) -> str | None:
 
 
 def _read() -> dict[str, Any]:
-    try:
-        value = state.read_json(path())
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except ValueError as error:
-        raise ImageError(f"{path()} is not as docker login writes it: {error}", hint="mend or remove it") from None
-    if not isinstance(value, dict):
-        raise ImageError(f"{path()} is not as docker login writes it: no JSON object", hint="mend or remove it")
-    return value
+    return read_object(path(), "as docker login writes it")
 
 
 def _write(settings: dict[str, Any]) -> None:

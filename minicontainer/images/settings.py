@@ -71,16 +71,22 @@ def certificates(registry: str) -> str:
     return path if os.path.isdir(path) else ""
 
 
-def _read() -> dict[str, Any]:
+def read_object(path: str, kind: str = "JSON") -> dict[str, Any]:
+    """The JSON object in a file that somebody keeps by hand; {} when there is none. Raises ImageError when the file is
+    not `kind`."""
     try:
-        value = state.read_json(_path())
+        value = state.read_json(path)
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except ValueError as error:
-        raise ImageError(f"{_path()} is not JSON: {error}", hint="mend or remove it") from None
+        raise ImageError(f"{path} is not {kind}: {error}", hint="mend or remove it") from None
     if not isinstance(value, dict):
-        raise ImageError(f"{_path()} is no JSON object", hint="mend or remove it")
+        raise ImageError(f"{path} is not {kind}: no object", hint="mend or remove it")
     return value
+
+
+def _read() -> dict[str, Any]:
+    return read_object(_path())
 
 
 def _path() -> str:
