@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import errno
-import json
 import os
 import signal
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from joins import fail_at_every_step, fail_in_release, fifty, hold, kill_at_every_step, new_host
 
-from minicontainer import linux, state
-from minicontainer.container import Host, Inside
 from minicontainer.errors import ConflictError, UsageError
 from minicontainer.network import Bridge, bridge_name
 from minicontainer.network.addresses import Plan, Subnet
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from networks import Machine
@@ -29,166 +23,44 @@ pytest_plugins = ["networks"]
 PORTS = ["8080:80", "127.0.0.1:5353:53/udp"]
 
 
-@pytest.fixture
-def held(machine: Machine) -> Iterator[subprocess.Popen[str]]:
-    """A process in an empty network namespace: what a container is while its parts work on it."""
-    return machine.keep(["unshare", "-n", "sh", "-c", "echo ready; exec sleep 1000"])  # type: ignore[return-value]
-
-
-def live(bridge: Bridge, host: Host) -> None:
-    """Take the part through its moments on the host's side, and through `join` in the container's namespace."""
-    bridge.record(host)
-    try:
-        bridge.prepare(host)
-        bridge.attach(host)
-    finally:
-        host.close()
-    before = os.open("/proc/self/ns/net", os.O_RDONLY)
-    there = os.open(f"/proc/{host.pid}/ns/net", os.O_RDONLY)
-    try:
-        linux.setns(there, linux.CLONE_NEWNET)
-        bridge.join(Inside(["true"], {}, "/", host.hostname))
-    finally:
-        with linux.watch(None):
-            linux.setns(before, linux.CLONE_NEWNET)
-        os.close(before)
-        os.close(there)
-
-
-def new_host(bridge: Bridge, pid: int) -> Host:
-    host = Host(state.new_id(), [bridge])
-    host.pid = pid
-    return host
+def wanted() -> Bridge:
+    return Bridge(publish=PORTS)
 
 
 @pytest.mark.parametrize("company", [False, True])
-def test_fault_at_any_step_leaves_nothing(machine: Machine, held: subprocess.Popen[str], company: bool) -> None:
+def test_fault_at_any_step_leaves_nothing(machine: Machine, company: bool) -> None:
     if company:
         machine.start(Bridge(publish={9090: 90}))
-    before, step = machine.view(), 0
-    while True:
-        step += 1
-        watcher = linux.Watch(fail_at=step, fail_errno=errno.EIO)
-        bridge = Bridge(publish=PORTS)
-        fault = None
-        with linux.watch(watcher):
-            try:
-                live(bridge, new_host(bridge, held.pid))
-            except OSError as error:
-                fault = error.errno
-        bridge.release()
-        bridge.release()
-        after = machine.view()
-        assert after == before, f"step {step}: {watcher.calls[-1]}"
-        assert fault in (None, errno.EIO)
-        if fault is None:
-            break
-    assert step > 12, "the walk went through the part's whole life"
+    steps = fail_at_every_step(wanted, machine.view, hold(machine).pid)
+    assert steps > 12, "the walk went through the part's whole life"
 
 
 @pytest.mark.parametrize("company", [False, True])
-def test_fault_in_release_is_mended_by_a_second_one(
-    machine: Machine, held: subprocess.Popen[str], company: bool
-) -> None:
+def test_fault_in_release_is_mended_by_a_second_one(machine: Machine, company: bool) -> None:
     if company:
         machine.start(Bridge(publish={9090: 90}))
-    before, step = machine.view(), 0
-    while True:
-        step += 1
-        bridge = Bridge(publish=PORTS)
-        live(bridge, new_host(bridge, held.pid))
-        fault = None
-        with linux.watch(linux.Watch(fail_at=step, fail_errno=errno.EIO)):
-            try:
-                bridge.release()
-            except OSError as error:
-                fault = error.errno
-        bridge.release()
-        assert machine.view() == before, f"step {step}"
-        assert fault in (None, errno.EIO)
-        if fault is None:
-            break
-    assert step > 3
-
-
-class Killer(linux.Watch):
-    """Ends its process, as kill -9 does, when the n-th call is about to be made."""
-
-    def next_fails(self) -> bool:
-        if super().next_fails():
-            os.kill(os.getpid(), signal.SIGKILL)
-        return False
+    assert fail_in_release(wanted, machine.view, hold(machine).pid) > 3
 
 
 @pytest.mark.parametrize("moment", ["start", "release"])
-def test_kill_at_any_step_leaves_nothing_that_the_record_does_not_tell_of(
-    machine: Machine, held: subprocess.Popen[str], moment: str
-) -> None:
-    before, step, killed = machine.view(), 0, True
-    while killed:
-        step += 1
-        bridge = Bridge(publish=PORTS)
-        host = new_host(bridge, held.pid)
-        record = json.loads(json.dumps(bridge.record(host)))
-        pid = os.fork()
-        if pid == 0:
-            try:
-                if moment == "start":
-                    with linux.watch(Killer(fail_at=step)):
-                        live(bridge, host)
-                else:
-                    live(bridge, host)
-                    with linux.watch(Killer(fail_at=step)):
-                        bridge.release()
-            finally:
-                os._exit(0)
-        status = os.waitpid(pid, 0)[1]
-        killed = os.WIFSIGNALED(status)
-        Bridge.recall(record).release()
-        Bridge.recall(record).release()
-        assert machine.view() == before, f"step {step}"
-    assert step > (12 if moment == "start" else 3)
+def test_kill_at_any_step_leaves_nothing_that_the_record_does_not_tell_of(machine: Machine, moment: str) -> None:
+    steps = kill_at_every_step(wanted, machine.view, hold(machine).pid, moment)
+    assert steps > (12 if moment == "start" else 3)
 
 
 def test_fifty_containers_of_five_processes_get_fifty_addresses(machine: Machine) -> None:
-    program = """
-import sys
-from minicontainer.container import Container
-from minicontainer.network import Bridge
-bridges = [Bridge(publish=["80"]) for _ in range(10)]
-started = [(bridge, Container(["/bin/sleep", "1000"], bridge).start()) for bridge in bridges]
-print(*(bridge.address for bridge, _ in started), *(bridge.ports[0].host_port for bridge, _ in started), flush=True)
-sys.stdin.read()
-for _, container in started:
-    container.kill()
-    container.wait()
-"""
     before = machine.view()
-    processes = [
-        subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(5)
-    ]
-    words: list[str] = []
-    for process in processes:
-        assert process.stdout is not None
-        words += process.stdout.readline().split()
-    addresses = {word for word in words if "." in word}
-    ports = {word for word in words if "." not in word}
-    assert len(words) == 100
-    assert len(addresses) == 50
-    assert len(ports) == 50
-    links = [link for link in machine.ip("link") if link.get("master") == bridge_name()]
-    assert len(links) == 50, "and the kernel has a cable for each"
-    for process in processes:
-        process.communicate("")
-        assert process.returncode == 0
+    with fifty('Bridge(publish=["80"])', "(part.address, part.ports[0].host_port)") as words:
+        assert len(words) == 100
+        assert len({word for word in words if "." in word}) == 50
+        assert len({word for word in words if "." not in word}) == 50
+        links = [link for link in machine.ip("link") if link.get("master") == bridge_name()]
+        assert len(links) == 50, "and the kernel has a cable for each"
     assert machine.view() == before
 
 
-def test_address_of_a_container_whose_owner_was_killed_is_not_handed_out(
-    machine: Machine, held: subprocess.Popen[str]
-) -> None:
-    bridge = Bridge()
+def test_address_of_a_container_whose_owner_was_killed_is_not_handed_out(machine: Machine) -> None:
+    bridge, held = Bridge(), hold(machine)
     host = new_host(bridge, held.pid)
     record = bridge.record(host)
     pid = os.fork()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from joins import defaults, eventually, inet, start
+from joins import defaults, eventually, fifty, inet, start
 
 from minicontainer import linux, state
 from minicontainer.container import Container, Part
@@ -336,37 +336,14 @@ def test_file_that_is_no_network_is_an_error_that_names_it(machine: Machine) -> 
 
 def test_fifty_joins_from_five_processes_get_fifty_addresses(machine: Machine) -> None:
     networks.create("shop", ipv6=True)
-    program = """
-import sys
-from pathlib import Path
-from minicontainer.container import Container
-from minicontainer.network import Join
-joins = [Join("shop", publish=["80"] if n < 2 else []) for n in range(10)]
-started = [(join, Container(["/bin/sleep", "1000"], join).start()) for join in joins]
-print(*(address for join, _ in started for address in join.addresses["shop"]), flush=True)
-sys.stdin.read()
-for _, container in started:
-    container.kill()
-    container.wait()
-"""
     before = machine.view()
-    processes = [
-        subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(5)
-    ]
-    words: list[str] = []
-    for process in processes:
-        assert process.stdout is not None
-        words += process.stdout.readline().split()
-    assert (len(words), len(set(words))) == (100, 100)
-    bridge = networks.get("shop").link
-    cables = {link["ifname"] for link in machine.ip("link") if link.get("master") == bridge}
-    assert len(cables) == 50, "and the kernel has a cable for each"
-    told = machine.run("nft", "list", "set", "bridge", f"{state.instance()}.networks", "sender4")
-    assert cables == {word.strip('"') for word in told.split() if word.strip('"').startswith("mc")}
-    for process in processes:
-        process.communicate("")
-        assert process.returncode == 0
+    with fifty('Join("shop", publish=["80"] if n < 2 else [])', 'part.addresses["shop"]') as words:
+        assert (len(words), len(set(words))) == (100, 100)
+        bridge = networks.get("shop").link
+        cables = {link["ifname"] for link in machine.ip("link") if link.get("master") == bridge}
+        assert len(cables) == 50, "and the kernel has a cable for each"
+        told = machine.run("nft", "list", "set", "bridge", f"{state.instance()}.networks", "sender4")
+        assert cables == {word.strip('"') for word in told.split() if word.strip('"').startswith("mc")}
     after = machine.view()
     assert {key: value for key, value in after.items() if key != "files"} == {
         key: value for key, value in before.items() if key != "files"

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import errno
-import json
 import os
 import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from joins import eventually, start
+from joins import eventually, fail_at_every_step, fail_in_release, hold, kill_at_every_step, live, new_host, start
 
 from minicontainer import leaks, linux, state
-from minicontainer.container import Host, Inside
 from minicontainer.network import Endpoint, Join, networks
 
 if TYPE_CHECKING:
-    import subprocess
-
     from networks import Machine
 
 pytest_plugins = ["networks"]
@@ -35,12 +30,6 @@ def nets(machine: Machine) -> None:
     networks.create("back", icc=False)
 
 
-@pytest.fixture
-def held(machine: Machine) -> subprocess.Popen[str]:
-    """A process in an empty network namespace: what a container is while its parts work on it."""
-    return machine.keep(["unshare", "-n", "sh", "-c", "echo ready; exec sleep 1000"])
-
-
 def view(machine: Machine) -> dict[str, object]:
     """What the kernel has, and who is a member."""
     found = machine.view()
@@ -56,117 +45,26 @@ def linux_read(path: str) -> str:
         return file.read()
 
 
-def live(join: Join, host: Host) -> None:
-    """Take the part through its moments on the host's side, and through `join` in the container's namespace."""
-    join.record(host)
-    try:
-        join.prepare(host)
-        join.attach(host)
-    finally:
-        host.close()
-    before = os.open("/proc/self/ns/net", os.O_RDONLY)
-    there = os.open(f"/proc/{host.pid}/ns/net", os.O_RDONLY)
-    try:
-        linux.setns(there, linux.CLONE_NEWNET)
-        join.join(Inside(["true"], {}, "/", host.hostname))
-    finally:
-        with linux.watch(None):
-            linux.setns(before, linux.CLONE_NEWNET)
-        os.close(before)
-        os.close(there)
-
-
-def new_host(join: Join, pid: int) -> Host:
-    host = Host(state.new_id(), [join])
-    host.pid = pid
-    return host
-
-
 @pytest.mark.parametrize("company", [False, True])
-def test_fault_at_any_step_leaves_nothing(
-    machine: Machine, nets: None, held: subprocess.Popen[str], company: bool
-) -> None:
+def test_fault_at_any_step_leaves_nothing(machine: Machine, nets: None, company: bool) -> None:
     linux.write("/proc/sys/net/ipv6/conf/all/forwarding", "0")
     if company:
         start(machine, Join("front", publish={9090: 90}))
-    before, step = view(machine), 0
-    while True:
-        step += 1
-        watcher = linux.Watch(fail_at=step, fail_errno=errno.EIO)
-        fault = None
-        join = wanted()
-        with linux.watch(watcher):
-            try:
-                live(join, new_host(join, held.pid))
-            except OSError as error:
-                fault = error.errno
-        join.release()
-        join.release()
-        assert view(machine) == before, f"step {step}: {watcher.calls[-1]}"
-        assert fault in (None, errno.EIO)
-        if fault is None:
-            break
-    assert step > 30, "the walk went through the part's whole life"
+    steps = fail_at_every_step(wanted, lambda: view(machine), hold(machine).pid)
+    assert steps > 30, "the walk went through the part's whole life"
 
 
-def test_fault_in_release_is_mended_by_a_second_one(machine: Machine, nets: None, held: subprocess.Popen[str]) -> None:
+def test_fault_in_release_is_mended_by_a_second_one(machine: Machine, nets: None) -> None:
     start(machine, Join("back", publish={9090: 90}))  # so one network stays, and one goes
-    before, step = view(machine), 0
-    while True:
-        step += 1
-        join = wanted()
-        live(join, new_host(join, held.pid))
-        fault = None
-        with linux.watch(linux.Watch(fail_at=step, fail_errno=errno.EIO)):
-            try:
-                join.release()
-            except OSError as error:
-                fault = error.errno
-        join.release()
-        assert view(machine) == before, f"step {step}"
-        assert fault in (None, errno.EIO)
-        if fault is None:
-            break
-    assert step > 6
-
-
-class Killer(linux.Watch):
-    """Ends its process, as kill -9 does, when the n-th call is about to be made."""
-
-    def next_fails(self) -> bool:
-        if super().next_fails():
-            os.kill(os.getpid(), signal.SIGKILL)
-        return False
+    assert fail_in_release(wanted, lambda: view(machine), hold(machine).pid) > 6
 
 
 @pytest.mark.parametrize("moment", ["start", "release"])
 def test_kill_at_any_step_leaves_nothing_that_the_record_does_not_tell_of(
-    machine: Machine, nets: None, held: subprocess.Popen[str], moment: str
+    machine: Machine, nets: None, moment: str
 ) -> None:
-    before, step, killed = view(machine), 0, True
-    while killed:
-        step += 1
-        join = wanted()
-        host = new_host(join, held.pid)
-        record = json.loads(json.dumps(join.record(host)))
-        pid = os.fork()
-        if pid == 0:
-            try:
-                if moment == "start":
-                    with linux.watch(Killer(fail_at=step)):
-                        live(join, host)
-                else:
-                    live(join, host)
-                    with linux.watch(Killer(fail_at=step)):
-                        join.release()
-            finally:
-                os._exit(0)
-        status = os.waitpid(pid, 0)[1]
-        killed = os.WIFSIGNALED(status)
-        Join.recall(record).release()
-        Join.recall(record).release()
-        assert view(machine) == before, f"step {step}"
-    assert step > (30 if moment == "start" else 6)
+    steps = kill_at_every_step(wanted, lambda: view(machine), hold(machine).pid, moment)
+    assert steps > (30 if moment == "start" else 6)
 
 
 def servers() -> list[int]:
@@ -184,10 +82,10 @@ def servers() -> list[int]:
 
 
 @pytest.fixture
-def killed(machine: Machine, nets: None, held: subprocess.Popen[str]) -> str:
+def killed(machine: Machine, nets: None) -> str:
     """The id of a container of which whoever made it was killed, and the record was lost, too."""
     join = Join("front", publish={8080: 80})
-    host = new_host(join, held.pid)
+    host = new_host(join, hold(machine).pid)
     pid = os.fork()
     if pid == 0:
         try:

@@ -44,17 +44,6 @@ while True:
         _, address = server.recvfrom(100)
         server.sendto(f"{sys.argv[3]} sees {address[0]}".encode(), address)
 """
-CALL6 = """
-import socket, sys
-client = socket.socket(socket.AF_INET6, socket.SOCK_STREAM if sys.argv[1] == "tcp" else socket.SOCK_DGRAM)
-client.settimeout(float(sys.argv[4]))
-try:
-    client.connect((sys.argv[2], int(sys.argv[3])))
-    client.send(b"hello")
-    print(client.recv(100).decode())
-except OSError as error:
-    print(type(error).__name__)
-"""
 
 
 def serve6(place: Place, protocol: str, port: int, name: str) -> None:
@@ -62,7 +51,10 @@ def serve6(place: Place, protocol: str, port: int, name: str) -> None:
 
 
 def call6(place: Place, protocol: str, address: str, port: int, timeout: float = 3) -> str:
-    return place.run(sys.executable, "-c", CALL6, protocol, address, str(port), str(timeout)).strip()
+    from networks import CALL
+
+    program = CALL.replace("AF_INET,", "AF_INET6,")
+    return place.run(sys.executable, "-c", program, protocol, address, str(port), str(timeout)).strip()
 
 
 def test_two_networks_do_not_reach_each_other(machine: Machine) -> None:

@@ -56,8 +56,13 @@ def test_cable() -> None:
     )
     peer = attribute(found, "IFLA_LINKINFO", "IFLA_INFO_DATA", "VETH_INFO_PEER")
     assert attribute(found, "IFLA_LINKINFO", "IFLA_INFO_KIND") == "veth"
-    assert (attribute(peer, "IFLA_IFNAME"), attribute(peer, "IFLA_MTU")) == ("eth1", 1400)
+    assert attribute(peer, "IFLA_IFNAME") == "eth1"
     assert (attribute(peer, "IFLA_ADDRESS"), attribute(peer, "IFLA_NET_NS_PID")) == (MAC.hex(":"), 99)
+
+
+def test_far_end_of_the_cable() -> None:
+    found = read(ifinfmsg, interfaces.up_by_index_request(5, 1400))
+    assert (found["index"], found["flags"], found["change"], attribute(found, "IFLA_MTU")) == (5, 1, 1, 1400)
 
 
 def test_port_of_the_bridge() -> None:

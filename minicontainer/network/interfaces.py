@@ -21,15 +21,11 @@ from minicontainer.network.links import (
     IFA_BROADCAST,
     IFA_LOCAL,
     IFF_UP,
-    IFLA_ADDRESS,
     IFLA_IFNAME,
-    IFLA_INFO_DATA,
-    IFLA_INFO_KIND,
     IFLA_INFO_SLAVE_DATA,
     IFLA_INFO_SLAVE_KIND,
     IFLA_LINKINFO,
     IFLA_MASTER,
-    IFLA_NET_NS_PID,
     RT_SCOPE_UNIVERSE,
     RT_TABLE_MAIN,
     RTA_DST,
@@ -40,11 +36,11 @@ from minicontainer.network.links import (
     RTM_NEWROUTE,
     RTN_UNICAST,
     RTPROT_BOOT,
-    VETH_INFO_PEER,
     Link,
     _ifaddrmsg,
     _ifinfomsg,
     _rtmsg,
+    veth_request,
 )
 from minicontainer.network.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, attribute, attributes, nested
 
@@ -80,7 +76,8 @@ def packed(address: str) -> bytes:
 
 
 def create_cable(netlink: Netlink, name: str, bridge: Link, pid: int, peer: str, mac: bytes, mtu: int) -> None:
-    """Make a cable from `bridge` into the network namespace of process `pid`, for frames of `mtu` bytes."""
+    """Make a cable from `bridge` into the network namespace of process `pid`; its near end for frames of `mtu` bytes
+    (`configure` sets the far one's)."""
     words = f"veth {name} at {bridge.name}, peer {peer} in the netns of {pid}, mtu {mtu}"
     request = cable_request(name, bridge.index, pid, peer, mac, mtu)
     netlink.change("RTM_NEWLINK", words, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, request)
@@ -167,7 +164,7 @@ def routes(netlink: Netlink, version: int) -> list[tuple[Any, int]]:
 def configure(netlink: Netlink, wishes: list[dict[str, Any]]) -> None:
     """Set up a container's interfaces, from within its network namespace.
 
-    Each wish has the interface's `name`, its `addresses` (`10.9.0.2/24`), whether it has IPv6 at all (`ipv6`), and
+    Each wish has the interface's `name`, its `mtu`, its `addresses` (`10.9.0.2/24`), whether it has IPv6 (`ipv6`), and
     the `gateways` that lead on from there. The first interface with a gateway has the default route; those after it
     have one, too, with a larger metric: the kernel takes the next when the link of the first is gone. (`cable` and
     `bridge` are for arrival.py: what there is of it on the host.)
@@ -180,7 +177,8 @@ def configure(netlink: Netlink, wishes: list[dict[str, Any]]) -> None:
         for written in wish["addresses"]:
             address, _, length = written.partition("/")
             add_interface_address(netlink, name, index, address, int(length))
-        netlink.change("RTM_NEWLINK", f"{name} up", RTM_NEWLINK, 0, up_by_index_request(index))
+        words = f"{name} up, mtu {wish['mtu']}"
+        netlink.change("RTM_NEWLINK", words, RTM_NEWLINK, 0, up_by_index_request(index, wish["mtu"]))
         for gateway in wish["gateways"]:
             add_route(netlink, gateway, index, metric=wish["metric"])
 
@@ -196,24 +194,7 @@ def _switch_off_ipv6(name: str) -> None:
 
 
 def cable_request(name: str, bridge: int, pid: int, peer: str, mac: bytes, mtu: int) -> bytes:
-    far_end = (
-        _ifinfomsg.pack(0, 0, 0, 0, 0)
-        + attribute(IFLA_IFNAME, peer)
-        + attribute(IFLA_ADDRESS, mac)
-        + attribute(IFLA_MTU, mtu)
-        + attribute(IFLA_NET_NS_PID, pid)
-    )
-    return (
-        _ifinfomsg.pack(0, 0, 0, IFF_UP, IFF_UP)
-        + attribute(IFLA_IFNAME, name)
-        + attribute(IFLA_MTU, mtu)
-        + attribute(IFLA_MASTER, bridge)
-        + nested(
-            IFLA_LINKINFO,
-            attribute(IFLA_INFO_KIND, "veth"),
-            nested(IFLA_INFO_DATA, attribute(VETH_INFO_PEER, far_end)),
-        )
-    )
+    return veth_request(name, bridge, pid, peer, mac) + attribute(IFLA_MTU, mtu)
 
 
 def port_request(name: str, hairpin: bool, isolated: bool) -> bytes:
@@ -232,8 +213,8 @@ def port_request(name: str, hairpin: bool, isolated: bool) -> bytes:
     )
 
 
-def up_by_index_request(index: int) -> bytes:
-    return _ifinfomsg.pack(0, 0, index, IFF_UP, IFF_UP)
+def up_by_index_request(index: int, mtu: int) -> bytes:
+    return _ifinfomsg.pack(0, 0, index, IFF_UP, IFF_UP) + attribute(IFLA_MTU, mtu)
 
 
 def interface_address_request(index: int, address: str, length: int) -> bytes:

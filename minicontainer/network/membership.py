@@ -275,6 +275,7 @@ def _wish(network: Network, member: Member) -> dict[str, Any]:
         gateways.append(network.gateway6)
     return {
         "name": member.interface,
+        "mtu": network.mtu,
         "addresses": addresses,
         "ipv6": network.subnet6 is not None,
         "gateways": [] if network.internal else gateways,
