@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from images import MadeImage, contents
+from images import MadeImage, contents, fake_registry
 from stores import grow, told
 
 from minicontainer.errors import NotFoundError
@@ -86,6 +86,18 @@ def test_one_damaged_blob_is_found_and_only_that_is_fetched(
     )
     assert bad(check()) == []
     assert get(image.name).id == image.id
+
+
+def test_blob_that_its_registry_has_no_longer_comes_from_another_images(
+    root: str, image: Image, fake: FakeRegistry, made: MadeImage
+) -> None:
+    with fake_registry() as second:
+        pull(second.serve(made, "again"))
+        digest = image.manifest.layers[0].digest
+        del fake.documents[f"/v2/test/blobs/{digest}"]
+        damage(Store().blob(digest))
+        assert bad(check()) == [("blob", digest, "mended")]
+        assert second.asked[-1][0] == f"/v2/again/blobs/{digest}"
 
 
 def packed(layer: str) -> str:

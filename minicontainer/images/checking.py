@@ -131,9 +131,29 @@ class _Checker:
             twin = Manifest.parse(self.store.document(self.entry.verbatim)).twin() or b""
             self.place(blob, iter([memoryview(twin)]))
             return
-        if not self.entry.name:
+        names = self.names(blob)
+        if not names:
             raise ImageError("its image has no name, and so no registry to ask", hint="pull it again by name")
-        reference = Reference.parse(self.entry.name)
+        for name in names:
+            try:
+                self.fetch_from(Reference.parse(name), blob)
+                return
+            except ContainerError:
+                if name == names[-1]:
+                    raise
+
+    def names(self, blob: Descriptor) -> list[str]:
+        """The names of all images that have this blob, this one's first: each may be in another registry."""
+        found = [self.entry.name]
+        for other in self.store.entries():
+            try:
+                if blob.digest in self.store.walk(other):
+                    found.append(other.name)
+            except ImageError:  # its manifest is damaged, which is another finding
+                continue
+        return list(dict.fromkeys(filter(None, found)))
+
+    def fetch_from(self, reference: Reference, blob: Descriptor) -> None:
         with Registry(reference) as registry:
             if blob.media_type == "manifest" or blob.digest == self.entry.manifest.digest:
                 document, _, _ = registry.manifest(blob.digest)

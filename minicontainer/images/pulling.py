@@ -109,7 +109,7 @@ def _pull(
         if config.platform.architecture and not wanted.accepts(config.platform):
             raise ImageError(
                 f"{reference.familiar} is an image for {config.platform}, not for {wanted}",
-                hint=f"pull it with platform={str(config.platform)!r} if that is meant",
+                hint=f"ask for the platform {config.platform} if that is meant",
             )
         chain = chain_ids(config.diff_ids)
         session.needs(chain)

@@ -240,7 +240,7 @@ class Registry:
             return
         name = self.name
         hints = {
-            401: f"minicontainer login {name} (a repository that does not exist can look like this too)",
+            401: f"`minicontainer login {name}` lets you in; a repository that does not exist can look like this too",
             403: f"the user that ~/.docker/config.json names for {name} may not do this",
             404: "check the name's spelling",
             416: "its storage is damaged, or something before it does not understand ranges",
