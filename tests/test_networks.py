@@ -278,7 +278,7 @@ def test_names_that_are_taken_or_unknown(machine: Machine) -> None:
         start(machine, Join("shop", "ship"))
     with pytest.raises(NotFoundError, match="no network 'ship'"):
         networks.remove("ship")
-    with pytest.raises(UsageError, match="only once"):
+    with pytest.raises(UsageError, match="named twice"):
         start(machine, Join("shop", "shop"))
     with pytest.raises(UsageError, match="without a network"):
         Join()

@@ -148,6 +148,8 @@ def test_limits_are_asked_for_with_the_network(machine: Machine, image: str) -> 
         ("name=shop,name=back", "name is given twice"),
         ("name=shop,ip=10.9.0.7 --ip 10.9.0.8", "choose an address each"),
         ("name=nowhere,upload=1M", "no network 'nowhere'"),
+        ("name=bridge", "bridge is no network of your own"),
+        ("shop --network shop", "network shop is named twice"),
     ):
         assert complaint in command("run", "--rm", "--network", *words.split(), image, "true", status=125)
 

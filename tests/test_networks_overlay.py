@@ -134,6 +134,36 @@ def test_containers_on_two_hosts_reach_each_other_in_udp(hosts: Hosts, tmp_path:
     assert ping(hosts.places[1], two.address), "the host itself gets there, too"
 
 
+def dig(place: Place, *words: str) -> list[str]:
+    """What its own host's name server answers."""
+    gateway = place.address.rpartition(".")[0] + ".1"
+    return place.run("dig", "+short", "+tries=1", "+time=3", f"@{gateway}", *words).split()
+
+
+def test_names_are_known_on_all_hosts(hosts: Hosts) -> None:
+    for number in (1, 2, 3):
+        hosts.plug(number)
+        hosts.start(number)
+    one, two = hosts.containers[1], hosts.containers[2]
+    assert eventually(lambda: ping(one, two.address) and ping(one, hosts.containers[3].address))
+    assert dig(one, "on2") == [two.address]
+    assert dig(one, "on3.wide") == [hosts.containers[3].address]
+    assert dig(two, "on1") == [one.address]
+    assert dig(one, "-x", two.address) == ["on2.wide."]
+    assert dig(one, "on2", "AAAA") == []
+    # who is unreachable holds up nobody who is not
+    hosts.machine.run("ip", "link", "set", "port2", "down")
+    assert dig(one, "on3") == [hosts.containers[3].address]
+    assert dig(one, "on2") == []
+    hosts.machine.run("ip", "link", "set", "port2", "up")
+    assert eventually(lambda: dig(one, "on2") == [two.address], 20)
+    # and who has ended has no name, at once
+    hosts.end(3)
+    assert dig(one, "on3") == []
+    # another host's name server hears its own kind only, no container past its own
+    assert "status: REFUSED" in one.run("dig", "+tries=1", "+time=3", "@10.50.2.1", "on2")
+
+
 def test_eight_hosts_have_three_entries_for_each_other_one(hosts: Hosts) -> None:
     for number in range(1, 9):
         hosts.plug(number)
@@ -236,8 +266,8 @@ def test_peers_file_that_makes_no_sense(machine: Machine, tmp_path: Path, peers:
         ({"vni": "0"}, "is not a VNI"),
         ({"vni": "16777216"}, "is not a VNI"),
         ({"local": "::1"}, "is not a host's IPv4 address"),
-        ({"color": "red"}, "color is unknown"),
-        ({"local": None}, "local is missing"),
+        ({"color": "red"}, "does not know the option color"),
+        ({"local": None}, "needs the option local"),
         ({"range": ""}, "this host's own part"),
     ],
 )

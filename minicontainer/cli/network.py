@@ -74,6 +74,8 @@ def endpoint(text: str) -> Endpoint:
             found[key] = value
     if "name" not in found:
         raise UsageError(f"--network {text} names no network", hint="name=NETWORK,KEY=VALUE,…")
+    if found["name"] in networks.RESERVED:
+        raise UsageError(f"--network {text}: {found['name']} is no network of your own", hint="its name alone")
     shapes = {name: found[name] for name in _SHAPES if name in found}
     return Endpoint(found["name"], found.get("ip", ""), found.get("ip6", ""), aliases, **shapes)
 

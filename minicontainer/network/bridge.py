@@ -155,7 +155,7 @@ class Bridge(Part):
 
     def _claim(self, plan: Plan, rules: firewall.RuleSet) -> None:
         taken = [(port, f"container {owner[:12]}") for owner, _, port in _published(plan)]
-        taken += [(port, f"a container of {table}") for port, table in rules.elsewhere]
+        taken += [(port, f"a container of another network (table {table})") for port, table in rules.elsewhere]
         claimed: list[Port] = []
         for port in self.ports:
             claimed.append(claim(port, [*taken, *((other, "this container") for other in claimed)]))

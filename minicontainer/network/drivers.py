@@ -69,6 +69,10 @@ class Driver:
         """The links between which the firewall lets its packets pass."""
         return [(network.link, network.link)] if network.icc else []
 
+    def doors(self, network: Network) -> list[str]:
+        """The links by which the network's name server may be asked."""
+        return [network.link]
+
     def guards(self, network: Network) -> list[str]:
         """Rules for what arrives at this host at all (nft(8)), besides those that all networks have."""
         return []

@@ -17,7 +17,7 @@ from minicontainer.network import dns, files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from minicontainer.network.dns import Question
 
@@ -32,6 +32,8 @@ class Forwarder:
 
     def __init__(self, path: str = "/etc/resolv.conf") -> None:
         self.path = path
+        self.nearer: Callable[[bytes, Question], Awaitable[bytes | None]] | None = None
+        """Who is asked before the host's resolvers: the other hosts of an overlay network."""
         self._read: tuple[int, int] = (0, 0)
         self._servers: list[str] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -67,8 +69,12 @@ class Forwarder:
         return await self._ask(data, question, by_stream=True)
 
     async def _ask(self, data: bytes, question: Question, *, by_stream: bool) -> bytes:
+        if self.nearer is not None:
+            near = await self.nearer(data, question)
+            if near is not None:
+                return near
         number = os.urandom(2)
-        exchange = _by_stream if by_stream else _by_datagram
+        exchange = _by_stream if by_stream else by_datagram
         for server in self.servers():
             try:
                 found = await asyncio.wait_for(exchange(server, number + data[2:], question), WAIT)
@@ -93,10 +99,13 @@ def _address(server: str) -> tuple[int, tuple[str, int]]:
     return (socket.AF_INET6 if ":" in server else socket.AF_INET), (server, 53)
 
 
-async def _by_datagram(server: str, sent: bytes, question: Question) -> bytes:
+async def by_datagram(server: str, sent: bytes, question: Question, source: str = "") -> bytes:
+    """Ask one server; `source` is the address of this host to ask from."""
     loop = asyncio.get_running_loop()
     kind, address = _address(server)
     with socket.socket(kind, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as asking:
+        if source:
+            asking.bind((source, 0))
         asking.connect(address)
         await loop.sock_sendall(asking, sent)
         while True:

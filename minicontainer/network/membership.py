@@ -74,7 +74,9 @@ def enter(
         everything = {network.name: network for network in networks.everything()}
         chosen = [everything.get(it.network) or networks.get(it.network) for it in endpoints]
         if len({network.name for network in chosen}) < len(chosen):
-            raise UsageError("a container can be in a network only once")
+            named = [network.name for network in chosen]
+            twice = next(name for name in named if named.count(name) > 1)
+            raise UsageError(f"network {twice} is named twice", hint="a container can be in a network only once")
         outlet = _outlet(chosen, ports)
         links_taken = {member.link for network in everything.values() for member in network.members.values()}
         there = [network.members[container] for network in everything.values() if container in network.members]
@@ -217,7 +219,8 @@ def _replace(besides: str = "") -> None:
     up = [network for network in up if driver_called(network.driver).is_router]
     standing = [(network, driver_called(network.driver)) for network in up]
     pairs = [pair for network, driver in standing for pair in driver.pairs(network)]
-    rules.replace(up, pairs, [rule for network, driver in standing for rule in driver.guards(network)])
+    doors = [(link, network) for network, driver in standing for link in driver.doors(network)]
+    rules.replace(up, pairs, doors, [rule for network, driver in standing for rule in driver.guards(network)])
 
 
 def _answer_for_names(network: Network) -> None:

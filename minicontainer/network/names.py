@@ -9,6 +9,7 @@ ended has no name from that moment on.
   cannot forge (rules.py).
 * Several containers may have one alias: all their addresses are in the answer, in turn a different one first.
 * An address is asked for by its reverse name (PTR).
+* In an overlay network, the other hosts are asked for what is not known here (abroad.py).
 * Whatever else is asked for goes to the host's own resolvers, and their answer back (forward.py). Not for those who
   are in internal networks only: a question, too, can carry a secret out.
 
@@ -26,7 +27,7 @@ import sys
 
 from minicontainer.container import records
 from minicontainer.errors import ContainerError, HostError
-from minicontainer.network import definition, dns, membership, networks
+from minicontainer.network import abroad, definition, dns, membership, networks
 from minicontainer.network.forward import Forwarder
 from minicontainer.network.interfaces import packed
 
@@ -76,6 +77,9 @@ class Directory:
     def members(self) -> list[str]:
         return list(self._networks[self.network].members)
 
+    def network_itself(self) -> Network:
+        return self._networks[self.network]
+
     def option(self, name: str) -> str | None:
         """One of the network's options."""
         return self._networks[self.network].options.get(name)
@@ -109,6 +113,9 @@ class Directory:
         if asker in (own.gateway, own.gateway6):
             around = [own]  # the host itself
         table: dict[tuple[str, int], list[bytes]] = {}
+        if own.driver == "overlay" and asker in abroad.servers(own).values():
+            around = [own]  # another host of it, which is to hear of this one's members, and of nothing beyond
+            table[".", 0] = []
         if all(network.internal for network in around):
             table[".", 0] = []
         for network in around:
@@ -134,6 +141,8 @@ class Server:
         self.directory = Directory(network)
         self.datagrams, self.listeners = datagrams, listeners
         self.forwarder = Forwarder()
+        if self.directory.refresh() and self.directory.option("peers"):
+            self.forwarder.nearer = self._abroad
         self.connections = 0
         self.peers_seen = 0
 
@@ -209,6 +218,13 @@ class Server:
             return question
         code, values = found
         return dns.answer(question, values, code, limit=65535 if stream else question.limit)
+
+    async def _abroad(self, data: bytes, question: Question) -> bytes | None:
+        try:
+            return await abroad.ask(self.directory.network_itself(), data, question)
+        except ContainerError as error:  # the file of peers makes no sense at the moment
+            print(f"minicontainer: {error}", file=sys.stderr)
+            return None
 
     def _send(self, datagrams: socket.socket, data: bytes, to: tuple[str, int]) -> None:
         try:

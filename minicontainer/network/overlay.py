@@ -24,7 +24,7 @@ they look the address up in a hash table of eBPF before the packet is ever route
 firewall, not the tunnels, grow with the containers.
 
 Left out: encryption (whoever sees the network between the hosts reads along; what comes from no peer is dropped),
-IPv6, names across hosts.
+IPv6, tokens to join with: the file of peers is all there is, and who may write it decides who belongs.
 
 Sources: RFC 7348 (VXLAN), <linux/if_link.h>, <linux/neighbour.h>, bridge(8).
 """
@@ -87,12 +87,12 @@ class Overlay(drivers.Bridge):
         options = network.options
         unknown = options.keys() - {"vni", "local", "peers"}
         missing = {"vni", "local", "peers"} - options.keys()
-        if unknown or missing:
-            raise UsageError(
-                f"an overlay network has the options vni, local and peers; {', '.join(sorted(unknown | missing))} is "
-                + ("unknown" if unknown else "missing"),
-                hint="-o vni=42 -o local=192.0.2.1 -o peers=/etc/minicontainer/peers",
-            )
+        for words, wrong in (("does not know", unknown), ("needs", missing)):
+            if wrong:
+                raise UsageError(
+                    f"an overlay network {words} the option {', '.join(sorted(wrong))}",
+                    hint="-o vni=42 -o local=192.0.2.1 -o peers=/etc/minicontainer/peers",
+                )
         if not options["vni"].isdecimal() or not 0 < int(options["vni"]) < 1 << 24:
             raise UsageError(
                 f"{options['vni']!r} is not a VNI", hint="a number from 1 to 16777215, the same on all hosts"
@@ -162,6 +162,9 @@ class Overlay(drivers.Bridge):
     def pairs(self, network: Network) -> list[tuple[str, str]]:
         there = tunnel(network)
         return [*super().pairs(network), (network.link, there), (there, network.link)]
+
+    def doors(self, network: Network) -> list[str]:
+        return [*super().doors(network), tunnel(network)]
 
     def guards(self, network: Network) -> list[str]:
         """What claims to be of this network but comes from no peer is dropped: the VNI is behind the UDP header, in

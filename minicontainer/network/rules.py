@@ -136,9 +136,15 @@ def _pattern(letter: str) -> str:
     return f"mc{state.tag()}-{letter}*"
 
 
-def replace(networks: Sequence[Network], pairs: Iterable[tuple[str, str]] = (), guards: Iterable[str] = ()) -> None:
+def replace(
+    networks: Sequence[Network],
+    pairs: Iterable[tuple[str, str]] = (),
+    doors: Sequence[tuple[str, Network]] = (),
+    guards: Iterable[str] = (),
+) -> None:
     """Write both tables anew for the `networks` that are up; without any, remove them. `pairs` are the links between
-    which a packet may pass, `guards` rules for whatever arrives.
+    which a packet may pass, `doors` those by which a network's name server may be asked, `guards` rules for whatever
+    arrives.
 
     Raises HostError when this machine's firewall cannot.
     """
@@ -158,8 +164,8 @@ def replace(networks: Sequence[Network], pairs: Iterable[tuple[str, str]] = (), 
                 within=_elements(f'"{one}" . "{other}"' for one, other in pairs),
                 internal=_elements(f'"{network.link}"' for network in networks if network.internal),
                 host_access=_elements(f'"{network.link}"' for network in networks if network.host_access),
-                resolver4=_elements(f'"{network.link}" . {network.gateway}' for network in networks),
-                resolver6=_elements(f'"{it.link}" . {it.gateway6}' for it in networks if it.gateway6),
+                resolver4=_elements(f'"{link}" . {network.gateway}' for link, network in doors),
+                resolver6=_elements(f'"{link}" . {it.gateway6}' for link, it in doors if it.gateway6),
                 masquerade=masquerade,
                 guards="".join(f"    {rule}\n" for rule in guards),
             )
