@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from images import FakeRegistry, Handler, MadeImage, always, contents, digest_of
 
+from minicontainer import leaks
 from minicontainer.images import Store, get, images, import_, prune, pull, push, remove
 from minicontainer.images.compression import CHUNK
 
@@ -230,6 +231,21 @@ def test_pull_that_cannot_succeed_keeps_nothing(fake: FakeRegistry, root: str) -
     fake.faults.insert(0, late)
     with begun(name) as process:
         assert process.wait(30) == 1
+    assert contents(root) == []
+
+
+def test_what_is_kept_is_no_leftover_and_goes_with_a_reset(fake: FakeRegistry, root: str) -> None:
+    image = MadeImage({"noise": os.urandom(1_000_000)})
+    name, layer = fake.serve(image), image.layers[0]
+    with Store().session():
+        pass
+    before = leaks.snapshot("instance")
+    killed_halfway(fake, name, layer)
+    with Store().session():  # sweeps what is left of the killed one
+        pass
+    assert [line for line in leaks.left_since(before) if root in line] == []  # its worker is pytest's to wait for
+    assert os.path.exists(Store().partial(digest_of(layer)))
+    assert any(".partial" in line for line in leaks.reset())
     assert contents(root) == []
 
 
