@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import random
+import resource
 import subprocess
 import sys
 from typing import Any
@@ -134,6 +136,14 @@ def test_damaged_zstd_is_an_error(data: bytes) -> None:
         for _ in decompress(iter([memoryview(data)])):
             pass
     assert "zstd" in str(caught.value)
+
+
+def test_worker_asks_the_kernel_for_memory_once(root: str, fake: FakeRegistry) -> None:
+    """Not for each piece anew: 256 page faults for every MiB that is inflated."""
+    name = fake.serve(MadeImage({"noise": random.Random(1).randbytes(24 << 20).hex().encode()}))
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt
+    pull(name)
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt - before < 9_000
 
 
 def test_bomb_of_zstd_comes_out_in_bounded_steps() -> None:
