@@ -13,7 +13,7 @@ import urllib.request
 import zlib
 from typing import TYPE_CHECKING, Any
 
-from bench import ground, measure, movers, pull, registry, report
+from bench import ground, measure, movers, peers, pull, registry, report
 from minicontainer.images import workers
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ for number, path in enumerate(sys.argv[2:]):
 """
 """What a worker of a pull does, as a program: one layer after the other, each verified by its diff_id's hash."""
 
+UMOCI = "umoci, into one tree"
+
 LIBRARIES = {"zlib": "zlib", "zlib-ng": "zlib_ng.zlib_ng", "isal": "isal.isal_zlib"}
 
 
@@ -54,12 +56,15 @@ def row(directory: str, rounds: Rounds) -> None:
     with registry.registry(f"{directory}/registry") as host:
         for made in pull.images(directory, host, rounds):
             paths = _layers(directory, made)
-            goals.append(report.Goal(f"{made.shape.text}, times GNU tar's", _contest(directory, paths, rounds), 1.3))
+            goals.append(
+                report.Goal(f"{made.shape.text}, times GNU tar's", _contest(directory, made, paths, rounds), 1.3)
+            )
             if made.shape.name == "few":
                 _inflate([path for path in paths if path.endswith(".gz")])
             for path in paths:
                 os.unlink(path)
     report.goals(goals)
+    report.skipped(*peers.missing("skopeo", "umoci"))
 
 
 def _layers(directory: str, made: Made) -> list[str]:
@@ -82,7 +87,7 @@ def _layers(directory: str, made: Made) -> list[str]:
     return paths
 
 
-def _contest(directory: str, paths: list[str], rounds: Rounds) -> float:
+def _contest(directory: str, made: Made, paths: list[str], rounds: Rounds) -> float:
     """Print the median seconds of each, and of processor time; ours as a multiple of GNU tar's, who hashes nothing."""
     tars, gzips = (sorted(path for path in paths if path.endswith(end)) for end in (".tar", ".gz"))
     to = f"{directory}/to"
@@ -97,6 +102,11 @@ def _contest(directory: str, paths: list[str], rounds: Rounds) -> float:
         "sha256sum and GNU tar": _shell("tee >(sha256sum > {to}.sum) < {path} | tar -x -C {to}/{number}", tars, to),
         "gzip -d | tar": _shell("gzip -d < {path} | tar -x -C {to}/{number}", gzips, to),
     }
+    if peers.there("skopeo") and peers.there("umoci"):
+        layout = f"{directory}/{made.shape.name}-layout"
+        copy = ["skopeo", "copy", "--quiet", "--src-tls-verify=false", f"docker://{made.reference}"]
+        movers.timed([*copy, f"oci:{layout}:it"])
+        contestants[UMOCI] = ["umoci", "--log", "error", "unpack", "--image", f"{layout}:it", f"{to}/bundle"]
     wall: dict[str, list[float]] = {}
     busy: dict[str, list[float]] = {}
     trees = {}
@@ -107,9 +117,9 @@ def _contest(directory: str, paths: list[str], rounds: Rounds) -> float:
             took, used = measure.cost(contestants[name])
             wall.setdefault(name, []).append(took)
             busy.setdefault(name, []).append(used)
-            trees[name] = movers.count(to)
+            trees[name] = movers.count(f"{to}/bundle/rootfs/data" if name == UMOCI else to)
             shutil.rmtree(to)
-    if len(set(trees.values())) != 1:
+    if trees.pop(UMOCI, (made.files, made.content)) != (made.files, made.content) or len(set(trees.values())) != 1:
         raise measure.Failed(f"not the same trees: {trees}")
     medians = [{name: statistics.median(found[name]) for name in contestants} for found in (wall, busy)]
     lines = [
