@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import statistics
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +32,9 @@ def row(directory: str, rounds: Rounds) -> None:
     commands |= {name: [name] for name in ("crun", "runc") if peers.there(name)}
     waiting = {}
     with peers.Place(directory) as place:
-        contestants = [Contestant("Python alone", lambda: measure.command([sys.executable, "-I", "-S", "-c", "pass"]))]
+        alone = [sys.executable, "-I", "-S", "-c", "pass"]
+        contestants = [Contestant("Python alone", lambda: measure.command(alone))]
+        commands_of = {"Python alone": alone}
         running: list[tuple[list[str], str]] = []
         try:
             for name, command in commands.items():
@@ -43,13 +46,18 @@ def row(directory: str, rounds: Rounds) -> None:
                 _sleep(second)
                 place.command([*base, "run", "--detach", "--bundle", second, f"{name}-second"], output=_silent())
                 running.append((base, f"{name}-second"))
-                contestants += [Contestant(f"{name} {verb}", _once(place, base, bundle, name, verb)) for verb in VERBS]
+                for verb in VERBS:
+                    words = commands_of[f"{name} {verb}"] = _words(base, bundle, name, verb)
+                    contestants.append(Contestant(f"{name} {verb}", _once(place, words)))
             report.say(f"{rounds.cold} cold rounds, {rounds.hot} hot ones of {len(contestants)}")
             cold, hot = measure.cold(contestants, rounds.cold), measure.hot(contestants, rounds)
+            processor = _processor(place, commands_of, rounds.cold)
         finally:
             for base, name in running:
                 place.output([*base, "delete", "--force", name])
     report.versus(cold, hot, f"{OURS} run")
+    lines = [[name, report.milliseconds(time)] for name, time in processor.items()]
+    report.table(["ms of processor time, median", "user + system"], lines)
     goals = []
     for kind, times in (("cold", cold), ("hot", hot)):
         for verb in VERBS[:2]:
@@ -63,14 +71,28 @@ def row(directory: str, rounds: Rounds) -> None:
     report.skipped(*peers.missing("crun", "runc"))
 
 
-def _once(place: peers.Place, base: list[str], bundle: str, name: str, verb: str) -> Callable[[], float]:
-    words = {
+def _words(base: list[str], bundle: str, name: str, verb: str) -> list[str]:
+    return {
         "run": [*base, "run", "--bundle", bundle, f"{name}-run"],
         "exec": [*base, "exec", f"{name}-second", "/bin/true"],
         "state": [*base, "state", f"{name}-second"],
     }[verb]
+
+
+def _once(place: peers.Place, words: list[str]) -> Callable[[], float]:
     silent = _silent()
     return lambda: place.command(words, output=silent)
+
+
+def _processor(place: peers.Place, commands: dict[str, list[str]], rounds: int) -> dict[str, float]:
+    """Seconds of processor time of each command and what it waited for: the one figure that load does not change."""
+    actions = [(os.POSIX_SPAWN_OPEN, fd, "/dev/null", os.O_RDWR, 0) for fd in (0, 1)]
+    found: dict[str, list[float]] = {name: [] for name in commands}
+    with place.inside():
+        for _ in range(rounds):
+            for name, words in commands.items():
+                found[name].append(measure.cost(words, actions)[1])
+    return {name: statistics.median(times) for name, times in found.items()}
 
 
 def _silent() -> int:
