@@ -12,6 +12,7 @@ import os
 import socketserver
 import tarfile
 import threading
+import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
@@ -229,6 +230,14 @@ def times(count: int, answer: Callable[[Handler], None], path: str = "") -> Faul
 def always(answer: Callable[[Handler], None], path: str = "") -> Fault:
     """A fault that never ends."""
     return times(-1, answer, path)
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Wait until something is so; it must not take longer than half a minute."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def contents(root: str) -> list[str]:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from images import (
@@ -26,6 +26,7 @@ from images import (
     once,
     refused,
     times,
+    wait_for,
 )
 
 from minicontainer.errors import HostError, ImageError, NotFoundError
@@ -33,9 +34,6 @@ from minicontainer.images import Store, get, images, pull
 from minicontainer.images.manifest import OCI_INDEX, OCI_MANIFEST
 from minicontainer.images.reference import Reference
 from minicontainer.images.tar import Limits
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 @pytest.mark.parametrize(
@@ -429,13 +427,6 @@ def slowly(handler: Handler) -> None:
     for start in range(0, len(data), step):
         handler.send(data[start : start + step])
         time.sleep(0.02)
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def processes_with(text: str) -> list[int]:

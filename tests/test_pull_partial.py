@@ -9,17 +9,18 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from images import FakeRegistry, Handler, MadeImage, always, contents, digest_of
+from images import FakeRegistry, Handler, MadeImage, always, contents, digest_of, wait_for
 
 from minicontainer import leaks
 from minicontainer.images import Store, get, images, import_, prune, pull, push, remove
 from minicontainer.images.compression import CHUNK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
 
 CLI = [sys.executable, "-m", "minicontainer.cli"]
 KILLS = int(os.environ.get("KILLS", "12"))
@@ -58,24 +59,24 @@ def begun(name: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([*CLI, "pull", "--quiet", name], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
-def killed_halfway(fake: FakeRegistry, name: str, layer: bytes) -> int:
-    """Have a pull killed when half of this layer is here; the bytes that it leaves."""
+@contextmanager
+def halfway(fake: FakeRegistry, name: str, layer: bytes) -> Iterator[subprocess.Popen[bytes]]:
+    """A pull that waits for the second half of this layer, and has nearly all of the first."""
     path = Store().partial(digest_of(layer))
     half = always(lambda handler: ranges(handler, 0.5), digest_of(layer))
     fake.faults.insert(0, half)
     with begun(name) as process:
         wait_for(lambda: os.path.exists(path) and os.path.getsize(path) >= len(layer) // 2 - CHUNK)
+        fake.faults.remove(half)
+        yield process
+
+
+def killed_halfway(fake: FakeRegistry, name: str, layer: bytes) -> int:
+    """Have such a pull killed; the bytes that it leaves."""
+    with halfway(fake, name, layer) as process:
         process.kill()
-    fake.faults.remove(half)
     with Store().alone(digest_of(layer)):  # its worker has ended
-        return os.path.getsize(path)
+        return os.path.getsize(Store().partial(digest_of(layer)))
 
 
 def content(name: str) -> bytes:
@@ -176,20 +177,14 @@ def test_who_waits_for_a_blob_takes_over_when_its_process_is_killed(fake: FakeRe
     noise = os.urandom(1_000_000)
     image = MadeImage({"noise": noise})
     name, layer = fake.serve(image), image.layers[0]
-    path = Store().partial(digest_of(layer))
-    half = always(lambda handler: ranges(handler, 0.5), digest_of(layer))
-    fake.faults.insert(0, half)
-    with begun(name) as first:
-        wait_for(lambda: os.path.exists(path) and os.path.getsize(path) >= len(layer) // 2 - CHUNK)
-        fake.faults.remove(half)
-        with begun(name) as second:
-            wait_for(lambda: sum("/manifests/" in path for path, _ in fake.asked) == 2)
-            time.sleep(0.5)
-            assert second.poll() is None  # one download for both
-            assert asked(fake, layer) == 1
-            before = fake.sent
-            first.kill()
-            assert second.wait(30) == 0, second.stderr and second.stderr.read()
+    with halfway(fake, name, layer) as first, begun(name) as second:
+        wait_for(lambda: sum("/manifests/" in path for path, _ in fake.asked) == 2)
+        time.sleep(0.5)
+        assert second.poll() is None  # one download for both
+        assert asked(fake, layer) == 1
+        before = fake.sent
+        first.kill()
+        assert second.wait(30) == 0, second.stderr and second.stderr.read()
     assert content(name) == noise
     assert asked(fake, layer) == 2
     assert fake.sent - before < len(layer) // 2 + CHUNK
@@ -199,11 +194,8 @@ def test_collection_takes_what_nobody_goes_on_with(fake: FakeRegistry, root: str
     image, other = MadeImage({"noise": os.urandom(1_000_000)}), MadeImage({"noise": os.urandom(1_000_000)})
     name, second = fake.serve(image), fake.serve(other, "other")
     killed_halfway(fake, name, image.layers[0])
-    half = always(lambda handler: ranges(handler, 0.5), digest_of(other.layers[0]))
-    fake.faults.insert(0, half)
     path = Store().partial(digest_of(other.layers[0]))
-    with begun(second) as process:
-        wait_for(lambda: os.path.exists(path) and os.path.getsize(path) >= CHUNK)
+    with halfway(fake, second, other.layers[0]) as process:
         prune()
         assert os.path.exists(path)
         assert not os.path.exists(Store().partial(digest_of(image.layers[0])))
