@@ -394,6 +394,9 @@ def test_images_come_go_and_change_names(image: str, registry: str, tmp_path: Pa
         subprocess.run(["tar", "-C", str(tmp_path), "-c", "bin"], stdout=archive, check=True)
     with (tmp_path / "tree.tar").open("rb") as archive:
         mc("import", "-", "piped:1", stdin=archive)
+    mc("tag", "piped:1", f"{registry}/piped:1")
+    assert mc("push", "--quiet", f"{registry}/piped:1").startswith("sha256:")
+    mc("rmi", f"{registry}/piped:1")
     mc("rmi", "piped:1")
     assert "JSON" in refused("import", "--cmd", "not json", str(tmp_path), "x", status=1)
 

@@ -23,7 +23,7 @@ def _pull_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--platform", metavar="OS/ARCH", help="linux/arm64, say (this machine's)")
     parser.add_argument("-q", "--quiet", action="store_true", help="only the image's name at the end")
     parser.add_argument("-a", "--all-tags", action="store_true", help="every tag of the repository IMAGE")
-    parser.add_argument("image", metavar="IMAGE")
+    parser.add_argument("image", metavar="IMAGE", help="[HOST[:PORT]/]NAME[:TAG|@DIGEST]; Docker Hub's without a host")
 
 
 def _pull(arguments: argparse.Namespace) -> int:
@@ -40,11 +40,12 @@ def _notice(line: str) -> None:
 
 
 def _push_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image", metavar="IMAGE")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no bars, only the digest at the end")
+    parser.add_argument("image", metavar="IMAGE", help="its name says where to: `tag` gives it one")
 
 
 def _push(arguments: argparse.Namespace) -> int:
-    print(images.push(arguments.image))
+    print(images.push(arguments.image, progress=(lambda event: None) if arguments.quiet else None))
     return 0
 
 
@@ -79,7 +80,7 @@ def _created(image: Image) -> str:
 
 
 def _rmi_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("images", nargs="+", metavar="IMAGE")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="a name, or the beginning of an id")
 
 
 def _rmi(arguments: argparse.Namespace) -> int:
@@ -89,8 +90,8 @@ def _rmi(arguments: argparse.Namespace) -> int:
 
 
 def _tag_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image", metavar="IMAGE")
-    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("image", metavar="IMAGE", help="a name, or the beginning of an id")
+    parser.add_argument("name", metavar="NAME", help="[HOST[:PORT]/]NAME[:TAG]")
 
 
 def _tag(arguments: argparse.Namespace) -> int:
