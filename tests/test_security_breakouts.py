@@ -42,3 +42,12 @@ def test_a_machine_without_loop_devices_is_told_how_to_get_them(rootfs: str, mon
     with pytest.raises(HostError, match="modprobe loop"), breakouts.RawDisk(rootfs):
         pass
     assert not os.path.exists(f"{rootfs}/tmp/disk")
+
+
+def test_a_hierarchy_of_cgroups_goes_with_its_decoy(rootfs: str) -> None:
+    for _ in range(3):
+        with breakouts.ReleaseAgent(rootfs) as attack:
+            token = attack.token
+            assert attack(attack.naive()).out
+        with open("/proc/self/cgroup") as file:
+            assert token not in file.read()

@@ -41,6 +41,7 @@ class ReleaseAgent(BreakOut):
         with open(self.agent, "w") as file:
             file.write(f"#!/bin/sh\necho 'the host executed it' > {self.decoy}\n")
         os.chmod(self.agent, 0o755)
+        self.afterwards(lambda: _end_hierarchy(f"decoy-{self.token}", f"{self.directory}/top"))
 
     def naive(self) -> list[Part]:
         kinds = [kind for kind in VIEWS if kind != "cgroup"]  # in its namespace the kernel makes no hierarchies
@@ -87,6 +88,19 @@ def _remove_group(path: str) -> None:
             return
         except OSError:
             time.sleep(0.01)
+
+
+def _end_hierarchy(name: str, place: str) -> None:
+    """A hierarchy outlives its last mount where a group of it, though removed, was not gone yet: end it by another."""
+    while True:
+        with open("/proc/self/cgroup") as file:
+            if f"name={name}:" not in file.read():
+                return
+        os.mkdir(place)
+        linux.mount("none", place, "cgroup", data=f"none,name={name}")
+        linux.umount2(place, linux.MNT_DETACH)
+        os.rmdir(place)
+        time.sleep(0.01)
 
 
 class CorePattern(BreakOut):
