@@ -1,7 +1,8 @@
 """Prune: remove the images that nobody would miss.
 
 A pull or an import that gives a name to a newer image leaves the older one without any: those go. With `all`, also
-every image of which no container runs. What another image has too stays.
+every image that no container needs, neither a running one nor one that has ended and is kept. What another image has
+too stays. What interrupted pulls have kept of blobs goes as well.
 """
 
 from __future__ import annotations
