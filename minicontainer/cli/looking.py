@@ -43,7 +43,7 @@ def _image_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument("images", nargs="*", metavar="IMAGE", help="all, if none is named")
     check.set_defaults(execute=_check)
     prune = commands.add_parser("prune", help="remove images without a name, and what interrupted pulls have left")
-    prune.add_argument("-a", "--all", action="store_true", help="all of which no container runs")
+    prune.add_argument("-a", "--all", action="store_true", help="all that no container needs")
     prune.set_defaults(execute=_prune)
 
 

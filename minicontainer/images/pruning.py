@@ -22,7 +22,7 @@ class Pruned(NamedTuple):
 
 
 def prune(*, all: bool = False) -> Pruned:
-    """Remove the images without a name, or with `all` those of which no container runs; and what nothing leads to."""
+    """Remove the images without a name, or with `all` those that no container needs; and what nothing leads to."""
     store = Store()
     before = store_size(store)
     ids: dict[str, str] = {}

@@ -297,7 +297,7 @@ class Store:
         return done
 
     def forget(self, unwanted: Callable[[Entry], bool]) -> list[Entry]:
-        """Take away all that `unwanted` says, but for images of which a container runs; what has gone.
+        """Take away all that `unwanted` says, but for images that a container needs; what has gone.
 
         What nothing leads to any more is deleted.
         """

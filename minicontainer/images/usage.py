@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class ImageUsage:
-    """One image, in bytes on the disk: `size` is `shared` (others have it too) and `unique`. `containers` run it."""
+    """One image, in bytes on the disk: `size` is `shared` (others have it too) and `unique`. So many `containers` need it."""
 
     __slots__ = ("containers", "id", "names", "shared", "unique")
 
@@ -37,8 +37,8 @@ class ImageUsage:
 class Usage:
     """All of a data root, in bytes on the disk.
 
-    `images` one by one; `total` for all of them together and `reclaimable` of it, were all those removed of which no
-    container runs; `leftovers` what no image leads to, and what is just arriving; `containers` by id what each has
+    `images` one by one; `total` for all of them together and `reclaimable` of it, were all those removed that no
+    container needs; `leftovers` what no image leads to, and what is just arriving; `containers` by id what each has
     written.
     """
 
