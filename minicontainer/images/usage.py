@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 class ImageUsage:
-    """One image, in bytes on the disk: `size` is `shared` (others have it too) and `unique`. So many `containers` need it."""
+    """One image, in bytes on the disk: `size` is `shared` (others have it too) and `unique`. So many `containers` need
+    it."""
 
     __slots__ = ("containers", "id", "names", "shared", "unique")
 
