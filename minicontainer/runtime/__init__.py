@@ -13,8 +13,9 @@ the nearest subreaper: an engine's shim, or init). All that is remembered is a d
 The command line is runc's, so that an engine can call one in place of the other. The format of `config.json` and the
 states are the OCI runtime specification's, https://github.com/opencontainers/runtime-spec.
 
-Files of this chapter: `translate` (config.json → parts), `namespaces`, `rootfs` and `mounts`, `cgroup` and
-`resources`, `hooks`, `hold` (between create and start), `console`, `identity` (three parts of this chapter),
-`creating` and `joining` (the host's side of create and exec), `states` (what is remembered), `verbs` (what can be
-asked for), `cli` (how it is asked).
+Files of this chapter: `sealed` (before anything else: the runtime's own program is out of reach), `cli` (how it is
+asked), `verbs` (what can be asked for), `shape` and `translate` (config.json → parts), `namespaces`, `rootfs` and
+`mounts`, `cgroup` and `resources`, `hooks`, `hold` (between create and start), `console`, `identity` (parts of this
+chapter), `creating` and `joining` (the host's side of create and exec), `states` (what is remembered), `log` (what is
+said besides).
 """
