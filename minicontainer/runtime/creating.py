@@ -15,7 +15,7 @@ from minicontainer.container import cloning, inner, records
 from minicontainer.container.channel import Channel
 from minicontainer.container.failures import as_error, named
 from minicontainer.container.part import Host, Part
-from minicontainer.runtime import console, hooks, listeners
+from minicontainer.runtime import hooks, listeners
 from minicontainer.runtime.hold import Hold
 
 TYPE_CHECKING = False
@@ -127,6 +127,8 @@ def _listen(
         if message.get("gift") == "seccomp":
             listener(fds[0], made.pid)
         elif "gift" in message and console_socket:
+            from minicontainer.runtime import console
+
             console.send(console_socket, fds[0])
             os.close(fds[0])
         elif "gift" in message:

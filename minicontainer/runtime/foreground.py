@@ -10,7 +10,6 @@ import os
 import select
 
 from minicontainer.lean import signal
-from minicontainer.runtime.console import Raw, Relay, resize
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,40 +39,46 @@ def stay(made: Made, wake: int) -> int:
     poll = select.poll()
     poll.register(wake, select.POLLIN)
     poll.register(made.pidfd, select.POLLIN)
-    with Raw() if made.master >= 0 else _Nothing():
-        relay = Relay(made.master, poll) if made.master >= 0 else None
-        if relay:
-            resize(made.master)
-        while True:
-            ready = [fd for fd, _ in poll.poll()]
-            if wake in ready:
-                _hand_on(os.read(wake, 64), made)
-            if relay:
-                relay.step(ready)
-            if made.pidfd in ready:
-                break
-        if relay:
-            relay.finish()
+    if made.master >= 0:
+        _show(made, wake, poll)
+    else:
+        while made.pidfd not in _ready(made, wake, poll):
+            pass
     ended = os.waitid(os.P_PIDFD, made.pidfd, os.WEXITED)
     assert ended is not None
     return ended.si_status if ended.si_code == os.CLD_EXITED else 128 + ended.si_status
+
+
+def _show(made: Made, wake: int, poll: select.poll) -> None:
+    """Until it has ended, its terminal on ours."""
+    from minicontainer.runtime.console import Raw, Relay, resize
+
+    with Raw():
+        relay = Relay(made.master, poll)
+        resize(made.master)
+        while made.pidfd not in (ready := _ready(made, wake, poll)):
+            relay.step(ready)
+        relay.step(ready)
+        relay.finish()
+
+
+def _ready(made: Made, wake: int, poll: select.poll) -> list[int]:
+    """Wait for what comes next; signals are handed on at once."""
+    ready = [fd for fd, _ in poll.poll()]
+    if wake in ready:
+        _hand_on(os.read(wake, 64), made)
+    return ready
 
 
 def _hand_on(numbers: bytes, made: Made) -> None:
     for number in numbers:
         if number == signal.SIGWINCH:
             if made.master >= 0:
+                from minicontainer.runtime.console import resize
+
                 resize(made.master)
             continue
         try:
             signal.pidfd_send_signal(made.pidfd, number)
         except ProcessLookupError:
             return
-
-
-class _Nothing:
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *exception: object) -> None:
-        pass

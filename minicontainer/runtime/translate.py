@@ -13,11 +13,9 @@ from minicontainer import linux, state
 from minicontainer.errors import UsageError
 from minicontainer.runtime import hooks, log, shape
 from minicontainer.runtime.cgroup import Cgroup
-from minicontainer.runtime.console import Console
 from minicontainer.runtime.identity import Identity, Personality, Unseen
 from minicontainer.runtime.namespaces import OciNamespaces, Sysctls
 from minicontainer.runtime.rootfs import Rootfs
-from minicontainer.runtime.scheduling import IoPriority, Scheduler
 from minicontainer.security.capabilities import ALL, NAMES, SETS, Capabilities
 from minicontainer.security.limits import KINDS, OomScore, Rlimits
 from minicontainer.security.no_new_privs import NoNewPrivs
@@ -136,14 +134,20 @@ def of_process(process: dict[str, Any], section: dict[str, Any]) -> list[Part]:
     """The parts of config.json's `process`, which are those of `exec` too."""
     parts: list[Part] = []
     if process.get("terminal"):
+        from minicontainer.runtime.console import Console
+
         parts.append(Console(process.get("consoleSize")))
     if (score := process.get("oomScoreAdj")) is not None:
         parts.append(OomScore(score))
     if limits := process.get("rlimits"):
         parts.append(_rlimits(limits))
     if process.get("scheduler"):
+        from minicontainer.runtime.scheduling import Scheduler
+
         parts.append(Scheduler(process["scheduler"]))
     if process.get("ioPriority"):
+        from minicontainer.runtime.scheduling import IoPriority
+
         parts.append(IoPriority(process["ioPriority"]))
     if profile := process.get("apparmorProfile"):
         from minicontainer.security.labels import AppArmor
