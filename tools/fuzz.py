@@ -23,7 +23,7 @@ def main() -> None:
     found = f"{ROOT}/.cache/fuzz/{target}"
     os.makedirs(found, exist_ok=True)
     seeds = f"{fuzzing.CORPUS}/{target}"
-    limits = [f"-max_total_time={seconds}", "-max_len=8192", "-timeout=10", "-rss_limit_mb=1024", "-verbosity=0"]
+    limits = [f"-max_total_time={seconds}", "-max_len=8192", "-timeout=60", "-rss_limit_mb=1024", "-verbosity=0"]
     atheris.Setup([sys.argv[0], *limits, "-print_final_stats=1", f"-artifact_prefix={seeds}/", found, seeds], one)
     atheris.Fuzz()
 

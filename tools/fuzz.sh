@@ -14,9 +14,9 @@ python=.cache/fuzz/venv/bin/python
 if [ ! -x "$python" ]; then
     .venv/bin/python -m venv .cache/fuzz/venv
     quietly "pip could not install atheris: only hypothesis has searched" \
-        .cache/fuzz/venv/bin/pip install --disable-pip-version-check atheris isal
+        .cache/fuzz/venv/bin/pip install --disable-pip-version-check atheris isal backports.zstd
 fi
-for target in reference challenge manifest index config; do
+for target in reference challenge manifest index config tar layer archive; do
     say "atheris: $target, $seconds seconds"
     "$python" tools/fuzz.py "$target" "$seconds"
 done
