@@ -91,16 +91,21 @@ def _remove_group(path: str) -> None:
 
 
 def _end_hierarchy(name: str, place: str) -> None:
-    """A hierarchy outlives its last mount where a group of it, though removed, was not gone yet: end it by another."""
-    while True:
-        with open("/proc/self/cgroup") as file:
-            if f"name={name}:" not in file.read():
-                return
+    """A hierarchy outlives its last mount where a group of it, though removed, was not gone yet: end it by another.
+
+    Its end takes a moment, and a mount made in the meantime would keep it: so there is a pause, longer each time.
+    """
+    for pause in (0.02, 0.1, 0.5, 1, 2):
+        deadline = time.monotonic() + pause
+        while time.monotonic() < deadline:
+            with open("/proc/self/cgroup") as file:
+                if f"name={name}:" not in file.read():
+                    return
+            time.sleep(0.005)
         os.mkdir(place)
         linux.mount("none", place, "cgroup", data=f"none,name={name}")
         linux.umount2(place, linux.MNT_DETACH)
         os.rmdir(place)
-        time.sleep(0.01)
 
 
 class CorePattern(BreakOut):
