@@ -125,8 +125,9 @@ def test_a_label_is_written_where_the_host_has_it(
         place.mkdir(parents=True)
         (place / "exec").touch()
     monkeypatch.setattr(labels, "has_apparmor", lambda: True)
-    monkeypatch.setattr(labels.AppArmor, "directory", os.fspath(shared_path / "attr"))
-    assert Container(["true"], Namespaces("pid"), PivotRoot(rootfs), labels.AppArmor("strict")).run() == 0
+    label = labels.AppArmor("strict")
+    label.directory = os.fspath(shared_path / "attr")
+    assert Container(["true"], Namespaces("pid"), PivotRoot(rootfs), label).run() == 0
     assert (shared_path / "attr/exec").read_text() == "exec strict"
     assert Path(f"{rootfs}{shared_path}/attr/exec").read_text() == ""
 
