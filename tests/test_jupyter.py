@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from programs import eventually, marked
 
-from minicontainer import leaks
+from minicontainer import images, leaks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -149,6 +149,13 @@ def notebook(shared_path: Path) -> Iterator[Callable[..., Notebook]]:
     ensure_event_loop().close()  # the clients', for their blocking calls
 
 
+@pytest.fixture
+def image(busybox_image: str) -> Iterator[str]:
+    """The image's name; what a notebook has pulled of it is removed again."""
+    yield busybox_image
+    images.remove(busybox_image)
+
+
 def sleep(milliseconds: int) -> None:
     time.sleep(milliseconds / 1000)
 
@@ -169,10 +176,10 @@ def left_since(before: leaks.Snapshot, it: Notebook) -> list[str]:
 
 @pytest.mark.parametrize("what", BUSY)
 def test_a_cell_interrupted_at_any_moment_leaves_nothing(
-    notebook: Callable[..., Notebook], busybox_image: str, mark: str, what: str
+    image: str, notebook: Callable[..., Notebook], mark: str, what: str
 ) -> None:
     it = notebook()
-    it.run(PREFACE.format(name=busybox_image))
+    it.run(PREFACE.format(name=image))
     before = leaks.snapshot("instance")
     for moment in MOMENTS:
         cell = it.begin(BUSY[what].replace("{mark}", mark))
@@ -190,17 +197,17 @@ def test_a_cell_interrupted_at_any_moment_leaves_nothing(
 @pytest.mark.parametrize("how", ["restart", "kill"])
 @pytest.mark.parametrize("what", BUSY)
 def test_a_kernel_restarted_at_any_moment_leaves_no_container(
-    notebook: Callable[..., Notebook], busybox_image: str, mark: str, what: str, how: str
+    image: str, notebook: Callable[..., Notebook], mark: str, what: str, how: str
 ) -> None:
     it = notebook()
-    it.run(PREFACE.format(name=busybox_image))
+    it.run(PREFACE.format(name=image))
     before = leaks.snapshot("instance")
     for moment in MOMENTS[::4]:
         it.begin(BUSY[what].replace("{mark}", mark))
         sleep(moment)
         getattr(it, how)()
         assert eventually(lambda: not marked(mark)), (moment, marked(mark))
-        it.run(PREFACE.format(name=busybox_image))
+        it.run(PREFACE.format(name=image))
         # what a killed one could not put back, the next start does
         assert it.run("image.container(['true'], Cgroup(memory='64M'), Bridge()).run()") == "0"
         assert left_since(before, it) == [], moment
