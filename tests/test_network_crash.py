@@ -68,12 +68,15 @@ def test_address_of_a_container_whose_owner_was_killed_is_not_handed_out(machine
         bridge.prepare(host)
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(pid, 0)
-    second = Bridge(address="172.29.0.2")
+    host.close()
+    second, another = Bridge(address="172.29.0.2"), new_host(bridge, held.pid)
     with pytest.raises(ConflictError, match=r"172\.29\.0\.2 is taken"):
-        second.prepare(new_host(second, held.pid))
+        second.prepare(another)
+    another.close()
     Bridge.recall(record).release()
-    third = Bridge(address="172.29.0.2")
-    third.prepare(new_host(third, held.pid))
+    third, another = Bridge(address="172.29.0.2"), new_host(bridge, held.pid)
+    third.prepare(another)
+    another.close()
     third.release()
 
 

@@ -28,10 +28,11 @@ KILLS = int(os.environ.get("KILLS", "12"))
 
 
 @pytest.fixture
-def fake(root: str, fake: FakeRegistry) -> FakeRegistry:
+def fake(root: str, fake: FakeRegistry) -> Iterator[FakeRegistry]:
     """A registry that knows ranges."""
     fake.faults.append(always(ranges, "/blobs/"))
-    return fake
+    yield fake
+    fake.faults.clear()  # no line is held any longer
 
 
 def ranges(handler: Handler, stop: float = 1.0) -> None:

@@ -73,14 +73,14 @@ class Bridge(Part):
                     hint="use an IPv4 address of this host, or a network of your own that has it",
                 )
         self.address = address or ""
-        self.subnet = self.gateway = self.link = ""
+        self.subnet = self.gateway = self.link = self.bridge = ""
         self.container = self.place = ""
 
     def record(self, host: Host) -> dict[str, Any]:
         return {"network": self.network, "container": host.id, "place": files.directory(host.id)}
 
     def prepare(self, host: Host) -> None:
-        self.container, self.place = host.id, files.directory(host.id)
+        self.container, self.place, self.bridge = host.id, files.directory(host.id), bridge_name()
         arrival.offer(host)
         plan = Plan(self.network)
         with plan.locked(), Netlink() as netlink:
@@ -132,7 +132,8 @@ class Bridge(Part):
         files.mount(inside)
 
     def enter(self, inside: Inside) -> None:
-        arrival.wait(inside, [(self.link, bridge_name())])
+        # not bridge_name(): our parent is a spawner, whose roots may be older than the program's
+        arrival.wait(inside, [(self.link, self.bridge)])
 
     def release(self) -> None:
         if not self.container:
