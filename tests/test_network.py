@@ -17,6 +17,8 @@ from minicontainer.errors import ConflictError, HostError, UsageError
 from minicontainer.network import Bridge, Join, Port, bridge_name, firewall, networks, reset, ruleset
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from networks import Machine
 
 pytest_plugins = ["networks"]
@@ -318,6 +320,23 @@ def test_two_instances_share_the_machine(
     monkeypatch.setenv("MINICONTAINER_DATA_ROOT", roots[0])
     assert machine.view() == with_neighbour
     assert before["ip_forward"] == "0\n"
+
+
+OTHER_ROOTS = """
+import os, sys
+from minicontainer.container import Container
+from minicontainer.network import Bridge
+os.environ["MINICONTAINER_EXEC_ROOT"], os.environ["MINICONTAINER_DATA_ROOT"], other = sys.argv[1:]
+for _ in range(2):  # from its second container on, a program has a spawner
+    assert Container(["/bin/true"], Bridge()).run() == 0
+os.environ["MINICONTAINER_DATA_ROOT"] = other
+assert Container(["/bin/true"], Bridge()).run() == 0
+"""
+
+
+def test_the_spawner_may_have_begun_with_other_roots(machine: Machine, tmp_path: Path) -> None:
+    roots = [f"{tmp_path}/{name}" for name in ("exec", "data", "other")]
+    machine.run(sys.executable, "-c", OTHER_ROOTS, *roots)
 
 
 def test_missing_nft_is_an_error_that_names_the_package(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
