@@ -9,7 +9,7 @@ import tempfile
 from typing import TYPE_CHECKING
 
 from labs.checks.engine import module_tests
-from labs.checks.frame import STRAY, Lab, attempt, expect
+from labs.checks.frame import STRAY, Lab, attempt, expect, until
 from minicontainer import linux
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def launch(answer: Callable[[list[str]], int]) -> str:
         if not isinstance(pid, int):
             return {"pid": repr(pid)}
         os.close(forgotten)
-        _until_it_sleeps(pid)
+        until(lambda: _sleeps(pid), 10)
         with open(f"/proc/{pid}/status") as file:
             status = dict(line.split(":", 1) for line in file)
         fds = sorted(os.listdir(f"/proc/{pid}/fd"), key=int)
@@ -200,12 +200,6 @@ def _names(mask: int) -> str:
     return ", ".join(getattr(n, "name", f"signal {n}") for n in sorted(signal.valid_signals()) if mask & 1 << n - 1)
 
 
-def _until_it_sleeps(pid: int) -> None:
-    """Until the process is the program: a copy of us is not yet what is to be looked at."""
-    import time
-
-    for _ in range(2000):
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            if file.read().startswith(b"/bin/sleep"):
-                return
-        time.sleep(0.005)
+def _sleeps(pid: int) -> bool:
+    with open(f"/proc/{pid}/cmdline", "rb") as file:
+        return file.read().startswith(b"/bin/sleep")

@@ -22,6 +22,7 @@ import functools
 import html
 import json
 import os
+import time
 from typing import TYPE_CHECKING
 
 from minicontainer import Cgroup, Container, leaks
@@ -242,6 +243,16 @@ def expect(holds: bool, *, saw: str, wanted: str) -> None:
     """Raise NotYet unless it holds. `saw` is what the kernel shows, `wanted` what was asked for (not how to do it)."""
     if not holds:
         raise NotYet(f"The kernel shows: {saw}\nExpected:         {wanted}")
+
+
+def until(holds: Callable[[], bool], seconds: float = 4) -> bool:
+    """Wait, for at most so long, until it holds: a copy of us is not yet the program that is to be looked at."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if holds():
+            return True
+        time.sleep(0.005)
+    return False
 
 
 def _of_the_engine(error: ContainerError, exercise: str) -> Verdict:

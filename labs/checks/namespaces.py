@@ -6,12 +6,11 @@ import os
 import shutil
 import signal
 import tempfile
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from labs.checks.engine import module_tests
-from labs.checks.frame import Lab, attempt, expect
+from labs.checks.frame import Lab, attempt, expect, until
 from minicontainer import Container, Namespaces, PivotRoot, linux, namespaces
 from minicontainer.namespaces import KINDS
 
@@ -40,7 +39,7 @@ def shared(answer: Callable[[int, int], Iterable[str]]) -> str:
         Container(SLEEP, Namespaces("pid", "ipc", join={"network": one, "uts": one})).start() as two,
         Container(moves_its_children).start() as mover,
     ):
-        _until(lambda: os.readlink(f"/proc/{mover.pid}/ns/time_for_children") != _links(mover.pid)["time"])
+        until(lambda: os.readlink(f"/proc/{mover.pid}/ns/time_for_children") != _links(mover.pid)["time"])
         pairs = [(plain.pid, os.getpid()), (plain.pid, one.pid), (one.pid, two.pid), (plain.pid, mover.pid)]
         wanted = [sorted(kind for kind in NAMES if _links(a)[kind] == _links(b)[kind]) for a, b in pairs]
 
@@ -129,7 +128,7 @@ def as_root(answer: Callable[[list[str], int], int]) -> str:
         pid = answer(["/bin/sleep", "1000"], 300_000)
         if not isinstance(pid, int):
             return {"pid": repr(pid)}
-        if not _until(lambda: _text(f"/proc/{pid}/cmdline").startswith("/bin/sleep")):
+        if not until(lambda: _text(f"/proc/{pid}/cmdline").startswith("/bin/sleep")):
             return {"never": True}
         status = dict(line.split(":", 1) for line in _text(f"/proc/{pid}/status").splitlines())
         maps = {file: [line.split() for line in _text(f"/proc/{pid}/{file}").splitlines()] for file in MAPS}
@@ -217,16 +216,6 @@ def _text(path: str) -> str:
 
 def _points(mountinfo: str) -> int:
     return len(mountinfo.splitlines())
-
-
-def _until(holds: Callable[[], bool]) -> bool:
-    """Wait, for at most some seconds, until it holds: a copy of us is not yet the program that is to be looked at."""
-    deadline = time.monotonic() + 4
-    while time.monotonic() < deadline:
-        if holds():
-            return True
-        time.sleep(0.005)
-    return False
 
 
 @contextmanager

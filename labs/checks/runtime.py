@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from labs.checks import own
 from labs.checks.engine import module_tests
-from labs.checks.frame import SECONDS, Lab, NotYet, attempt, expect
+from labs.checks.frame import SECONDS, Lab, NotYet, attempt, expect, until
 from minicontainer import child, linux, namespaces, state
 from minicontainer.cgroups.layout import layout
 from minicontainer.errors import ContainerError
@@ -129,7 +129,7 @@ def _look_at(runtime: Runtime, directory: str) -> None:
         called = child(lambda: _nodename(pid))
         expect(called == "bundled", saw=f"it calls itself {called!r}", wanted="'bundled'")
         runtime("start", name)
-        _until(lambda: _argv(pid) == SLEEP)
+        until(lambda: _argv(pid) == SLEEP)
         expect(_argv(pid) == SLEEP, saw=f"after start it runs {_argv(pid)}", wanted=f"{SLEEP}, as given")
     finally:
         runtime("delete", "--force", name)
@@ -175,7 +175,7 @@ def status(answer: Callable[[str], str]) -> str:
         # a name with a space and a bracket is in the way of who splits /proc/PID/stat at spaces
         strange = subprocess.Popen([*STRANGE], stdin=subprocess.DEVNULL)
         try:
-            _until(lambda: ") Z (" in _text(f"/proc/{strange.pid}/comm"))
+            until(lambda: ") Z (" in _text(f"/proc/{strange.pid}/comm"))
             begun = state.start_time(strange.pid)
             cases["its process runs, and calls itself `x) Z (`"] = (
                 _doctored(running, "strange", pid=strange.pid, start_time=begun),
@@ -306,7 +306,7 @@ def _once(command: list[str], folder: str) -> None:
             wanted="a socket, start.sock, besides",
         )
         _said([*base, "start", name], "start")
-        _until(lambda: _argv(values["pid"]) == SLEEP)
+        until(lambda: _argv(values["pid"]) == SLEEP)
         expect(_argv(values["pid"]) == SLEEP, saw=f"after start it runs {_argv(values['pid'])}", wanted="its command")
     finally:
         Runtime("ours", runtimes(folder)["ours"].command, f"{folder}/state-once")("delete", "--force", name)
@@ -409,13 +409,3 @@ def _argv(pid: int) -> list[str]:
 def _status(pid: int) -> dict[str, list[str]]:
     lines = (line.split(":", 1) for line in _text(f"/proc/{pid}/status").splitlines())
     return {name: value.split() for name, value in lines}
-
-
-def _until(holds: Callable[[], bool]) -> bool:
-    """Wait, for at most some seconds, until it holds."""
-    deadline = time.monotonic() + 4
-    while time.monotonic() < deadline:
-        if holds():
-            return True
-        time.sleep(0.005)
-    return False

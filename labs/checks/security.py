@@ -9,13 +9,12 @@ import signal
 import stat
 import struct
 import tempfile
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from labs.checks import frame
 from labs.checks.engine import module_tests
-from labs.checks.frame import Lab, attempt, expect
+from labs.checks.frame import Lab, attempt, expect, until
 from minicontainer import Container, linux
 from minicontainer.linux import libseccomp
 from minicontainer.security import breakouts, capabilities
@@ -42,7 +41,7 @@ def may(answer: Callable[[int], list[str]]) -> str:
         wanted = [["CHOWN", "KILL"], [], ["CHOWN", "SYS_ADMIN", "BPF"]]
         pids = [one.pid, two.pid, three.pid]
         for pid, names in zip(pids, wanted, strict=True):
-            _until_effective(pid, bits(names))
+            until(lambda pid=pid, names=names: capabilities.of(pid)["effective"] == bits(names), 5)  # type: ignore[misc]
         seen = attempt(lambda: [_listed(answer(pid)) for pid in pids], answer).value
     for got, names in zip(seen, wanted, strict=True):
         expect(
@@ -249,12 +248,6 @@ def _decide(program: bytes, architecture: int, number: int, *arguments: int) -> 
 def _pause(effective: list[str], permitted: list[str], inheritable: list[str]) -> None:
     linux.capset(bits(effective), bits(permitted), bits(inheritable))
     signal.pause()
-
-
-def _until_effective(pid: int, mask: int) -> None:
-    deadline = time.monotonic() + 5
-    while capabilities.of(pid)["effective"] != mask and time.monotonic() < deadline:
-        time.sleep(0.005)
 
 
 def _listed(found: object) -> object:
