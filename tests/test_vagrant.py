@@ -332,7 +332,20 @@ def test_a_local_catalog_comes_first_with_its_addresses_completed(tmp_path: Path
     assert (name, why) == ("minicontainer/course", f"the catalog {stick}/metadata.json")
     catalog = json.loads(Path(url.removeprefix("file://")).read_text())
     box = catalog["versions"][0]["providers"][0]["url"]
-    assert box == f"file://{stick}/minicontainer-debian12-baked-amd64.libvirt.box"
+    assert box == f"file://{tmp_path}/a%20stick/boxes/minicontainer-debian12-baked-amd64.libvirt.box"
+
+
+@needs_ruby
+@pytest.mark.parametrize(
+    ("path", "address"),
+    [
+        ("/home/anna/course", "file:///home/anna/course"),
+        ("/media/Ünser Stick/50% #1?", "file:///media/%C3%9Cnser%20Stick/50%25%20%231%3F"),
+        ("C:/Users/Anna Lee/boxes", "file:///C:/Users/Anna%20Lee/boxes"),
+    ],
+)
+def test_a_path_becomes_an_address_that_the_downloader_takes(tmp_path: Path, path: str, address: str) -> None:
+    assert ruby(f"puts Course::Boxes.address({json.dumps(path, ensure_ascii=False)})", tmp_path).strip() == address
 
 
 @needs_ruby

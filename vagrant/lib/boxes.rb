@@ -30,7 +30,7 @@ module Course
     def local(settings, place)
       path = File.expand_path(place.delete_prefix("file://"), settings.root)
       if path.end_with?(".box") && File.file?(path)
-        return Box.new(File.basename(path, ".box"), "file://#{path}", nil, "the box #{path}")
+        return Box.new(File.basename(path, ".box"), address(path), nil, "the box #{path}")
       end
       path = File.join(path, "metadata.json") if File.directory?(path)
       return nil unless File.file?(path)
@@ -38,13 +38,18 @@ module Course
       catalog["versions"].each do |version|
         version["providers"].each do |provider|
           next if provider["url"] =~ /\A[a-z]+:\/\//
-          provider["url"] = "file://#{File.expand_path(provider["url"], File.dirname(path))}"
+          provider["url"] = address(File.expand_path(provider["url"], File.dirname(path)))
         end
       end
       FileUtils.mkdir_p(settings.dotfile)
       copy = File.join(settings.dotfile, "catalog.json")
       File.write(copy, JSON.pretty_generate(catalog))
-      Box.new(catalog.fetch("name", OURS), "file://#{copy}", settings.box_version, "the catalog #{path}")
+      Box.new(catalog.fetch("name", OURS), address(copy), settings.box_version, "the catalog #{path}")
+    end
+
+    # What Vagrant's downloader takes: /a stick/x is file:///a%20stick/x, C:/x is file:///C:/x.
+    def address(path)
+      "file://#{"/" unless path.start_with?("/")}#{URI::DEFAULT_PARSER.escape(path, /[^-_.~a-zA-Z0-9\/:]/)}"
     end
 
     def read(path)
