@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 
 import pytest
+from stores import grow
 
-from minicontainer.errors import HostError
-from minicontainer.security import breakouts
+from minicontainer.cgroups import Cgroup
+from minicontainer.container import DEVNULL, PIPE
+from minicontainer.errors import ContainerError, HostError
+from minicontainer.security import breakouts, defaults
 
 
 @pytest.mark.parametrize("kind", breakouts.ALL, ids=lambda kind: kind.__name__)
@@ -51,3 +54,28 @@ def test_a_hierarchy_of_cgroups_goes_with_its_decoy(rootfs: str) -> None:
             assert attack(attack.naive()).out
         with open("/proc/self/cgroup") as file:
             assert token not in file.read()
+
+
+def test_an_images_variable_with_newlines_is_one_variable(root: str) -> None:
+    hostile = "one\nPATH=/evil\nLD_PRELOAD=/evil.so\n\x1b[2Jx"
+    image = grow(f"{root}/..", "hostile:1", {"etc/motd": b""}, env={"A": hostile}, cmd=["sh", "-c", "read line"])
+    with image.container(None, Cgroup(), *defaults.default()).start(stdin=PIPE) as container:
+        with open(f"/proc/{container.pid}/environ", "rb") as file:
+            words = file.read().split(b"\0")
+        second = container.exec(["sh", "-c", 'test "$A" = "$0" && test -z "$LD_PRELOAD"', hostile])
+        container.stdin.close()
+    assert f"A={hostile}".encode() in words
+    assert sorted(word.split(b"=")[0] for word in words if word) == [b"A", b"HOME", b"PATH"]
+    assert second == 0
+
+
+def test_an_image_that_wants_to_start_in_a_directory_of_the_host_is_refused(root: str) -> None:
+    outside = os.open("/etc", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.set_inheritable(outside, True)
+        image = grow(f"{root}/..", "hostile:2", {"etc/motd": b""}, working_dir=f"/proc/self/fd/{outside}", cmd=["pwd"])
+        container = image.container(None, Cgroup(), *defaults.default())
+        with pytest.raises(ContainerError, match="/proc/self/fd"):
+            container.run(stdin=DEVNULL, stdout=DEVNULL)
+    finally:
+        os.close(outside)

@@ -1,7 +1,8 @@
 """Ways out of a container, to be tried: each one gets out of a container that lacks its defence, and not of Docker's.
 
 Files: `frame` (what a break-out is), `roots` (chroot, leaked directories, the runtime's own program), `mounts` (links
-where a mount goes), `kernel` (interfaces of the whole machine), `rights` (processes, setuid, sockets, capabilities).
+where a mount goes), `kernel` (interfaces of the whole machine), `rights` (processes, setuid, sockets, capabilities),
+`words` (what an image says of itself).
 
 >>> with RawDisk(rootfs) as attack:
 ...     attack(attack.naive())
@@ -25,6 +26,7 @@ from minicontainer.security.breakouts.roots import (
     RuntimeInReach,
     RuntimeOverwrite,
 )
+from minicontainer.security.breakouts.words import HiddenVariable
 
 ALL: tuple[type[BreakOut], ...] = (
     ChrootEscape,
@@ -43,6 +45,7 @@ ALL: tuple[type[BreakOut], ...] = (
     SetuidProgram,
     InheritedCapabilities,
     RawSocket,
+    HiddenVariable,
 )
 
 __all__ = [
@@ -50,6 +53,7 @@ __all__ = [
     "BreakOut",
     "ChrootEscape",
     "CorePattern",
+    "HiddenVariable",
     "HostProcess",
     "InheritedCapabilities",
     "KeyringTheft",
