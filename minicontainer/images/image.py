@@ -140,14 +140,14 @@ class Image:
         owner = first(User) or [User(user or self.config.user or "0")]
         placed = {id(part) for part in (*views, *root, *network, *owner)}
         others = [part for part in given if id(part) not in placed]
-        content = _Content(self.entry.name, layers, cwd or self.config.working_dir)
+        content = ImageContent(self.entry.name, layers, cwd or self.config.working_dir)
         return [*views, *root, content, *network, *others, *owner]
 
     def __repr__(self) -> str:
         return f"<Image {self.name or '<none>'} {self.id[7:19]}>"
 
 
-class _Content(Part):
+class ImageContent(Part):
     """Notes in the container's record which layers it uses, so that nobody removes them; makes its working directory,
     which an image may name without having it."""
 
@@ -163,4 +163,13 @@ class _Content(Part):
                 try:
                     os.close(linux.openat2(root, self.working_dir.lstrip("/"), os.O_PATH | os.O_DIRECTORY))
                 except FileNotFoundError:
-                    within.make(root, self.working_dir)
+                    self._make(root)
+
+    def _make(self, root: int) -> None:
+        try:
+            within.make(root, self.working_dir)
+        except OSError as error:
+            raise UsageError(
+                f"the image {self.image} has no working directory {self.working_dir!r}, and it cannot be made: {error}",
+                hint="name another one (`minicontainer run -w /tmp …`)",
+            ) from error
