@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import glob
 import io
 import json
@@ -370,6 +371,18 @@ def test_an_output_that_may_differ_is_followed_by_a_check(path: str) -> None:
         if "nbval-ignore-output" in cell["metadata"].get("tags", []):  # type: ignore[attr-defined]
             assert following is not None, cell["id"]
             assert "nbval-ignore-output" not in following["metadata"].get("tags", []), cell["id"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("path", STORED, ids=lambda path: os.path.relpath(path, ROOT))
+def test_no_stored_picture_is_cut_off_at_its_edge(path: str) -> None:
+    from matplotlib.image import imread
+
+    for cell in _cells(path):
+        for output in cell.get("outputs", ()):  # type: ignore[attr-defined]
+            if picture := output.get("data", {}).get("image/png"):
+                pixels = imread(io.BytesIO(base64.b64decode(picture)))[..., :3].min(axis=2)
+                edges = (pixels[:2], pixels[-2:], pixels[:, :2], pixels[:, -2:])
+                assert all((edge > 0.6).all() for edge in edges), f"{cell['id']}: ink at the edge"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=os.path.basename)
