@@ -395,6 +395,46 @@ def test_a_file_that_is_no_certificate_is_told(tmp_path: Path) -> None:
     assert "There is no file ca.pem" in ruby(archive, tmp_path, MINICONTAINER_CA="ca.pem")
 
 
+@needs_ruby
+def test_a_full_or_closed_folder_on_the_host_is_told(tmp_path: Path) -> None:
+    (tmp_path / "vagrant").mkdir()
+    (tmp_path / "vagrant/course-files").write_text("")
+    full = "def File.binwrite(*, **) = raise(Errno::ENOSPC)\n"
+    said = ruby(f"{full}Course::Archive.new(settings).write(File.join(ARGV[0], 'dot/other'))", tmp_path)
+    assert "The course cannot be packed for the machine: No space left on device" in said
+    assert "make room there" in said
+    pull = "Course::Work.new(nil, File.join(ARGV[0], 'work')).pull('notes' => [1, 'mine'])"
+    said = ruby(full + pull, tmp_path)
+    assert "Your work cannot be kept on this host: No space left on device" in said
+    assert "It is still in the machine" in said
+
+
+BROKEN = """
+require "tmpdir"
+Ui = Struct.new(:said) { def warn(line) = puts("warning: " + line) }
+class Failed < Vagrant::Errors::VagrantError
+  def error_message = "failed:\\n\\npython3: not found\\n"
+end
+class Broken
+  def ready? = true
+  def sudo(_) = raise(Failed)
+end
+State = Struct.new(:id)
+machine = Struct.new(:communicate, :state, :ui, :id).new(Broken.new, State.new(:running), Ui.new, "x")
+Course.bring_home(machine, File.join(ARGV[0], "work"), settings, %s)
+"""
+
+
+@needs_ruby
+def test_a_broken_machine_can_be_halted_and_is_destroyed_only_when_one_insists(tmp_path: Path) -> None:
+    halted = ruby(BROKEN % "false", tmp_path)
+    assert halted.startswith("warning: Your work could not be asked for (python3: not found): work/ has it as of")
+    refused = ruby(BROKEN % "true", tmp_path)
+    assert "Your work could not be asked for" in refused
+    assert "To lose the rest: MINICONTAINER_CHECK=no vagrant destroy" in refused
+    assert ruby(BROKEN % "true", tmp_path, MINICONTAINER_CHECK="no").startswith("warning: ")
+
+
 MEET = """
 class Talk
   def initialize(work) = @work = work

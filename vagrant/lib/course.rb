@@ -34,6 +34,10 @@ module Course
       return if File.exist?(path) && File.binread(path) == content.string
       File.binwrite("#{path}.#{Process.pid}", content.string, perm: 0o600)
       File.rename("#{path}.#{Process.pid}", path)
+    rescue SystemCallError => error
+      FileUtils.rm_f("#{path}.#{Process.pid}")
+      raise Stop, "The course cannot be packed for the machine: #{error.message}\n" \
+                  "It goes to #{File.dirname(path)}: make room there, or see that you may write to it"
     end
 
     private

@@ -35,7 +35,7 @@ module Course
       insert_key: true,      # false: keep the key that everybody knows (quicker, for tests)
       boot_timeout: 600,     # seconds
       work: "work",          # the folder on this host that keeps the learner's work
-      check: true            # false: no look at the host's memory and port before `up`
+      check: true            # false: no look at the host's memory and port before `up`, nor for your work before `destroy`
     }.freeze
     WHOLE_NUMBERS = { memory: 512..1_048_576, cpus: 1..256, port: 1024..65_535, boot_timeout: 30..86_400 }.freeze
 
@@ -105,11 +105,11 @@ module Course
     end
 
     # How to say a setting on the command line of this host.
-    def self.say(name, value)
+    def self.say(name, value, command = "vagrant up")
       if Vagrant::Util::Platform.windows?
-        "$env:MINICONTAINER_#{name.to_s.upcase}=\"#{value}\"; vagrant up"
+        "$env:MINICONTAINER_#{name.to_s.upcase}=\"#{value}\"; #{command}"
       else
-        "MINICONTAINER_#{name.to_s.upcase}=#{value} vagrant up"
+        "MINICONTAINER_#{name.to_s.upcase}=#{value} #{command}"
       end
     end
 

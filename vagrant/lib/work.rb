@@ -57,6 +57,10 @@ module Course
         File.rename("#{path}.part", path)
         File.utime(time, time, path)
         "kept on this host: #{File.join(File.basename(@folder), name)}"
+      rescue SystemCallError => error
+        FileUtils.rm_f("#{path}.part")
+        raise Stop, "Your work cannot be kept on this host: #{error.message}\n" \
+                    "It is still in the machine. Make room in #{@folder}, or see that you may write there; type it again"
       end
     end
 
@@ -109,6 +113,22 @@ module Course
 
   module_function
 
+  # Before the machine stops. One that is broken must be able to stop, too; away it goes only when somebody insists.
+  def bring_home(machine, folder, settings, last)
+    if machine.state.id == :running && machine.communicate.ready?
+      Work.new(machine, folder).meet(push: false).each { |line| machine.ui.info(line) }
+    elsif machine.id
+      machine.ui.warn("The machine does not answer: #{settings.work}/ has your work as of the last time it did")
+    end
+  rescue Stop
+    raise
+  rescue Vagrant::Errors::VagrantError => error
+    why = error.message.lines.map(&:strip).reject(&:empty?).last
+    said = "Your work could not be asked for (#{why}): #{settings.work}/ has it as of the last time it could"
+    raise Stop, "#{said}.\nTo lose the rest: #{Settings.say(:check, "no", "vagrant destroy")}" if last && settings.check
+    machine.ui.warn(said)
+  end
+
   def triggers(config, settings, box)
     folder = File.expand_path(settings.work, settings.root)
 
@@ -126,14 +146,10 @@ module Course
       end
     end
 
-    config.trigger.before [:halt, :reload, :destroy, :suspend] do |trigger|
-      trigger.name = "your work"
-      trigger.ruby do |_, machine|
-        if machine.state.id == :running && machine.communicate.ready?
-          Work.new(machine, folder).meet(push: false).each { |line| machine.ui.info(line) }
-        elsif machine.id
-          machine.ui.warn("The machine is not running: #{settings.work}/ has your work as of its last halt")
-        end
+    [[:halt, false], [:reload, false], [:suspend, false], [:destroy, true]].each do |command, last|
+      config.trigger.before command do |trigger|
+        trigger.name = "your work"
+        trigger.ruby { |_, machine| Course.bring_home(machine, folder, settings, last) }
       end
     end
 
