@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from images import MadeImage, fake_registry, index_of
+from images import MadeImage, always, fake_registry, index_of
 from stores import grow, told
 
 from minicontainer import overlayfs
@@ -185,6 +185,22 @@ def test_each_layer_has_its_step_whatever_the_builder_says(
     assert [step.number for step in history(name)] == numbers
     assert [step.instruction for step in history(name)] == instructions
     assert len(explain(name).layers) == 2
+
+
+def test_a_strangers_words_do_not_steer_the_terminal(root: str) -> None:
+    image = MadeImage({"a\x1b[2Jb": b"a"})
+    image.config["history"] = [{"created_by": "RUN one\n\x1b]0;title\x07two", "comment": "\x1b[31m"}]
+    with fake_registry() as fake:
+        pull(name := fake.serve(image))
+        refusal = json.dumps({"errors": [{"code": "DENIED", "message": "no\x1b[2J\rminicontainer: all is well"}]})
+        fake.faults.append(always(lambda handler: handler.answer(403, refusal.encode()), "/manifests/"))
+        refused = subprocess.run([*CLI, "pull", name], capture_output=True, text=True, check=False)
+    shown = told(*CLI, "history", name) + told(*CLI, "image", "explain", "--files", name)
+    assert refused.returncode == 1
+    assert r"no\x1b[2J\rminicontainer: all is well" in refused.stderr
+    assert r"RUN one\n\x1b]0;title\x07two" in shown
+    assert r"/a\x1b[2Jb" in shown
+    assert {it for it in refused.stderr + shown if not it.isprintable()} == {"\n"}
 
 
 def test_fields_are_those_of_docker(root: str, made: Image, docker: Ask) -> None:

@@ -124,8 +124,10 @@ def _call(execute: Execute, arguments: argparse.Namespace) -> int:
 
 
 def _fail(error: ContainerError, status: int) -> int:
+    from minicontainer.cli.table import plain
+
     hint = f" ({error.hint})" if error.hint else ""
-    print(f"minicontainer: {error.message}{hint}", file=sys.stderr)
+    print(*map(plain, f"minicontainer: {error.message}{hint}".split("\n")), sep="\n", file=sys.stderr)
     return status
 
 

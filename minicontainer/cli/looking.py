@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from minicontainer import images
-from minicontainer.cli.table import size, table
+from minicontainer.cli.table import plain, size, table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _explain(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(found.json(files=arguments.files), indent=4, ensure_ascii=False))
         return 0
-    print(found)
+    print(*map(plain, found.documents.lines()), sep="\n")
     rows = [("LAYER", "TRAVELS", "FILES", "UNPACKED", "WASTED", "STEP")]
     for layer in found.layers:
         line = (layer.digest[7:19], size(layer.size), str(layer.files), size(layer.content), size(layer.wasted))
@@ -78,7 +78,7 @@ def _explain(arguments: argparse.Namespace) -> int:
 
 def _shown(path: str) -> str:
     """A name for a line of its own, whatever is in it."""
-    return "/" + repr(path.encode(errors="surrogateescape").decode(errors="backslashreplace"))[1:-1]
+    return "/" + plain(path.encode(errors="surrogateescape").decode(errors="backslashreplace"))
 
 
 def _shared(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Columns for people: `ps` and `images`."""
+"""Text for people: columns, and words of others that must not steer the terminal."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 def table(rows: Sequence[tuple[str, ...]]) -> str:
     """The rows with their columns aligned, three spaces apart, as Docker prints them. The first is the heading."""
+    rows = [tuple(map(plain, row)) for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     return "\n".join(line.rstrip() for line in lines)
@@ -30,3 +31,13 @@ def age(seconds: float) -> str:
             count = int(seconds // length)
             return f"{count} {unit}{'s' if count > 1 else ''}"
     return f"{int(seconds)} seconds"
+
+
+def plain(text: str) -> str:
+    """For one line on a terminal: what moves its cursor or clears it, a newline too, is written as `\\x1b`, `\\n`.
+
+    A registry's answer, an image's history and a file's name are a stranger's words.
+    """
+    if text.isprintable():
+        return text
+    return "".join(it if it.isprintable() else it.encode("unicode_escape").decode() for it in text)
