@@ -5,102 +5,38 @@ Each is one of our own, with state, sockets and namespaces of its own, that ends
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import signal
 import subprocess
-import tempfile
 import time
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import engines
 import pytest
-from bundles import OURS
+from engines import PREPARE, PRIVATE, Engine, groups, needs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 MEGABYTE = 1 << 20
-# what the daemon sees: the loopback is up, its files below /run are its own, and what it mounts ends with it
-PRIVATE = ["unshare", "--net", "--mount", "--propagation", "private", "sh", "-c"]
-PREPARE = 'ip link set lo up; mount -t tmpfs -o mode=755 tmpfs /run; exec "$@"'
-
-
-def needs(program: str, package: str) -> pytest.MarkDecorator:
-    return pytest.mark.skipif(not shutil.which(program), reason=f"{program} is the engine: apt-get install {package}")
-
-
-class Engine:
-    """A daemon in namespaces of its own, and its client beside it in the same."""
-
-    def __init__(self, directory: Path, daemon: list[str], client: list[str], ready: list[str]) -> None:
-        self.client, self.log = client, directory / "log"
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [*PRIVATE, PREPARE, "sh", *daemon], stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
-        deadline = time.monotonic() + 60
-        while self.ask(*ready).returncode:
-            if self.process.poll() is not None:
-                pytest.skip(f"{daemon[0]} does not start here: {self.log.read_text()[-400:]}")
-            if time.monotonic() > deadline:
-                self.close()
-                pytest.fail(f"{daemon[0]} does not answer: {self.ask(*ready).stderr}")
-            time.sleep(0.1)
-
-    def ask(self, *words: str, **how: Any) -> subprocess.CompletedProcess[str]:
-        """Call the client, whatever becomes of it."""
-        enter = ["nsenter", "-t", str(self.process.pid), "--mount", "--net"]
-        how = {"stdin": subprocess.DEVNULL} | how if "input" not in how else how
-        return subprocess.run([*enter, *self.client, *words], capture_output=True, text=True, timeout=120, **how)
-
-    def tell(self, *words: str, code: int = 0, **how: Any) -> str:
-        """Call the client; its exit status has to be `code`. What it prints."""
-        done = self.ask(*words, **how)
-        assert done.returncode == code, f"{words}: {done.returncode}, {done.stderr}\n{self.log.read_text()[-2000:]}"
-        return done.stdout
-
-    def close(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(60)
 
 
 @pytest.fixture
 def directory() -> Iterator[Path]:
-    """Short: the path of a socket has 107 bytes at most."""
-    with tempfile.TemporaryDirectory(prefix="mc-", dir="/var/tmp") as name:
-        os.chmod(name, 0o755)
-        yield Path(name)
+    with engines.place() as place:
+        yield place
 
 
 @pytest.fixture
 def runtime(directory: Path) -> str:
-    """The runtime as one file, as engines want it."""
-    path = directory / "minicontainer-runtime"
-    path.write_text(f'#!/bin/sh\nexec {" ".join(OURS)} "$@"\n')
-    path.chmod(0o755)
-    return os.fspath(path)
-
-
-@contextmanager
-def groups(name: str) -> Iterator[str]:
-    """A group for the engine's containers, which is gone afterwards: whatever is left in it is a leak."""
-    yield f"/{name}"
-    for tree in Path("/sys/fs/cgroup").iterdir():
-        for group in (tree / name, tree / "system.slice" / name):
-            if group.is_dir():
-                assert [entry for entry in group.iterdir() if entry.is_dir()] == []
-                group.rmdir()
+    return engines.script(directory)
 
 
 def terminal(engine: Engine, *words: str) -> str:
     """What a command of the client prints on a terminal."""
     line = " ".join([*engine.client, *words])
-    enter = ["nsenter", "-t", str(engine.process.pid), "--mount", "--net"]
     done = subprocess.run(
-        [*enter, "script", "-qec", line, "/dev/null"],
+        engine.enter("script", "-qec", line, "/dev/null"),
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
@@ -116,22 +52,8 @@ def terminal(engine: Engine, *words: str) -> str:
 @pytest.fixture
 def docker(directory: Path, runtime: str, rootfs: str) -> Iterator[Engine]:
     """A dockerd with our runtime as its default one, and a bridge, in a network namespace of its own."""
-    settings = directory / "daemon.json"
-    settings.write_text(json.dumps({"deprecated-key-path": os.fspath(directory / "key.json")}))
-    socket = f"unix://{directory}/socket"
     with groups(f"minicontainer-test-{os.getpid()}") as parent:
-        daemon = ["dockerd", "--config-file", os.fspath(settings), "--host", socket, "--cgroup-parent", parent]
-        daemon += [
-            "--data-root",
-            f"{directory}/data",
-            "--exec-root",
-            f"{directory}/exec",
-            "--pidfile",
-            f"{directory}/pid",
-        ]
-        daemon += ["--add-runtime", f"ours={runtime}", "--default-runtime", "ours"]
-        program = "/usr/bin/docker" if os.path.exists("/usr/bin/docker") else "docker"
-        engine = Engine(directory, daemon, [program, "--config", os.fspath(directory), "--host", socket], ["version"])
+        engine = engines.dockerd(directory, runtime, parent)
         try:
             archive = directory / "root.tar"
             subprocess.run(["tar", "-C", rootfs, "-cf", archive, "."], check=True)
@@ -301,7 +223,7 @@ def buildah(directory: Path, runtime: str) -> Callable[..., subprocess.Completed
     def ask(verb: str, *words: str) -> subprocess.CompletedProcess[str]:
         how = ["--runtime", runtime, "--isolation", "oci"] if verb in ("run", "build") else []
         return subprocess.run(
-            [*PRIVATE, PREPARE, "sh", *base, verb, *how, *words],
+            [*PRIVATE, *PREPARE, *base, verb, *how, *words],
             env={**os.environ, "CONTAINERS_CONF": os.fspath(settings), "TMPDIR": os.fspath(directory)},
             capture_output=True,
             text=True,
