@@ -219,6 +219,61 @@ def test_an_archive_that_would_leave_the_folder_is_refused(machine: Machine, tmp
     assert not (tmp_path / "outside").exists()
 
 
+# --- checkpoints --------------------------------------------------------------------------------------------------
+
+FAKE = """#!/bin/sh
+echo "$*" >>"$LOG"
+case $* in
+"snapshot list") printf '==> course: \\nvery-good\\r\\nfirst\\n' ;;
+halt) [ -z "$BROKEN" ] ;;
+esac
+"""
+
+
+def checkpoint(directory: Path, *arguments: str, broken: str = "") -> tuple[int, list[str], str]:
+    """The exit code, what Vagrant was asked to do, and what was said."""
+    (directory / "bin").mkdir(exist_ok=True)
+    (directory / "bin/vagrant").write_text(FAKE)
+    (directory / "bin/vagrant").chmod(0o755)
+    log = directory / "log"
+    log.write_text("")
+    ran = subprocess.run(
+        [VAGRANT / "checkpoint", *arguments],
+        env={**os.environ, "PATH": f"{directory}/bin:{os.environ['PATH']}", "LOG": str(log), "BROKEN": broken},
+        capture_output=True,
+        text=True,
+    )
+    return ran.returncode, [line for line in log.read_text().splitlines() if line != "snapshot list"], ran.stderr
+
+
+def test_a_checkpoint_is_taken_and_brought_back_while_the_machine_is_off(tmp_path: Path) -> None:
+    status, asked, _ = checkpoint(tmp_path, "save")
+    assert (status, asked) == (0, ["halt", "snapshot save good", "up --no-provision"])
+    status, asked, _ = checkpoint(tmp_path, "restore", "very-good")
+    assert (status, asked) == (0, ["halt", "snapshot restore --no-start --no-provision very-good", "up --no-provision"])
+    _, asked, _ = checkpoint(tmp_path, "restore", "first", broken="yes")
+    assert asked[:2] == ["halt", "halt --force"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("save", "first"), "there is a checkpoint 'first' already"),
+        (("restore", "good"), "there is no checkpoint 'good'"),
+        (("restore", "../x"), "is no name for a checkpoint"),
+        (("delete",), "name the checkpoint"),
+        (("mend",), "usage: vagrant/checkpoint"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_is_told_and_nothing_happens(
+    tmp_path: Path, arguments: tuple[str, ...], says: str
+) -> None:
+    status, asked, said = checkpoint(tmp_path, *arguments)
+    assert status != 0
+    assert asked == []
+    assert says in said
+
+
 # --- what the Vagrantfile says, without Vagrant ---------------------------------------------------------------------
 
 STUB = r"""
@@ -439,7 +494,8 @@ MEET = """
 class Talk
   def initialize(work) = @work = work
   def sudo(command)
-    command = command.sub(/test ! -x \\S+ \\|\\|/, "").gsub(Course::Work::GUEST, @work).gsub("/tmp/work.tar", @tar.to_s)
+    command = command.sub(/test ! -x \\S+ \\|\\|/, "").gsub(Course::Work::GUEST, @work)
+    command.gsub!("/dev/shm/work.tar", @tar.to_s)
     yield :stdout, `#{command}`
   end
   def upload(from, _to) = FileUtils.cp(from, @tar = File.join(Dir.mktmpdir, "work.tar"))

@@ -73,9 +73,9 @@ module Course
       return [] if newer.empty?
       archive = File.join(Dir.mktmpdir("work"), "work.tar")
       File.open(archive, "wb") { |file| write(file, newer) }
-      @machine.communicate.upload(archive, "/tmp/work.tar")
+      @machine.communicate.upload(archive, "/dev/shm/work.tar")
       said = []
-      @machine.communicate.sudo("#{GUEST} unpack /tmp/work.tar && rm /tmp/work.tar") do |type, data|
+      @machine.communicate.sudo("#{GUEST} unpack /dev/shm/work.tar && rm /dev/shm/work.tar") do |type, data|
         said += data.lines(chomp: true).map { |line| line.delete_prefix("== ") } if type == :stdout
       end
       said
