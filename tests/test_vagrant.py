@@ -274,6 +274,60 @@ def test_a_checkpoint_that_cannot_be_is_told_and_nothing_happens(
     assert says in said
 
 
+# --- a class ------------------------------------------------------------------------------------------------------
+
+LEARNER = """#!/bin/sh
+echo "$MINICONTAINER_NAME $MINICONTAINER_PORT $MINICONTAINER_LISTEN $MINICONTAINER_MEMORY $*" >>"$LOG"
+case $MINICONTAINER_NAME in "$FAILS") exit 1 ;; esac
+printf %s "token-of-$MINICONTAINER_NAME" >"$VAGRANT_DOTFILE_PATH/minicontainer-token"
+"""
+
+
+def classroom(directory: Path, *arguments: str, fails: str = "", memory: str = "1") -> subprocess.CompletedProcess[str]:
+    checkout = directory / "a checkout"
+    for name in ("vagrant/class", "tools/say.sh", "bin/vagrant"):
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        if name != "bin/vagrant":
+            shutil.copy(ROOT / name, checkout / name)
+    (checkout / "bin/vagrant").write_text(LEARNER)
+    (checkout / "bin/vagrant").chmod(0o755)
+    environment = {"PATH": f"{checkout}/bin:{os.environ['PATH']}", "LOG": str(directory / "log"), "FAILS": fails}
+    return subprocess.run(
+        [checkout / "vagrant/class", *arguments],
+        env={**os.environ, **environment, "MINICONTAINER_MEMORY": memory},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_each_learner_of_a_class_has_a_machine_a_port_and_a_link(tmp_path: Path) -> None:
+    ran = classroom(tmp_path, "up", "12", "192.0.2.1")
+    assert ran.returncode == 0, ran.stderr
+    asked = (tmp_path / "log").read_text().splitlines()
+    assert asked == [f"learner-{n:02} {9000 + n} 192.0.2.1 1 up" for n in range(1, 13)]
+    links = (tmp_path / "a checkout/class/links.txt").read_text().splitlines()
+    assert len(links) == 12
+    assert links[8] == "09  http://192.0.2.1:9009/lab/tree/notebooks/00-start-here.ipynb?token=token-of-learner-09"
+    (tmp_path / "log").unlink()
+    assert classroom(tmp_path, "destroy").returncode == 0
+    assert len((tmp_path / "log").read_text().splitlines()) == 12
+
+
+def test_one_machine_that_fails_does_not_stop_the_class(tmp_path: Path) -> None:
+    ran = classroom(tmp_path, "up", "3", fails="learner-02")
+    assert ran.returncode == 1
+    assert "these did not come up: 02" in ran.stderr
+    assert [line[:2] for line in (tmp_path / "a checkout/class/links.txt").read_text().splitlines()] == ["01", "03"]
+
+
+def test_a_class_too_large_for_the_host_is_told_what_would_fit(tmp_path: Path) -> None:
+    ran = classroom(tmp_path, "up", "99", memory="1000000")
+    assert ran.returncode == 1
+    assert re.search(r"99 machines of 1000000 MiB want 99001024 MiB .* which has \d+ MiB free", ran.stderr)
+    assert "vagrant/class up 0, or with less for each: MINICONTAINER_MEMORY=768 vagrant/class up 99" in ran.stderr
+    assert not (tmp_path / "log").exists()
+
+
 # --- what the Vagrantfile says, without Vagrant ---------------------------------------------------------------------
 
 STUB = r"""
