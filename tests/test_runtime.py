@@ -385,6 +385,17 @@ def test_sysctls_of_its_own_namespaces_are_set_and_others_refused(bundle: Bundle
     assert Path("/proc/sys/vm/swappiness").read_text() == before
 
 
+def test_two_words_for_the_domain_name_have_to_agree(bundle: Bundle) -> None:
+    bundle.linux["sysctl"] = {"kernel.domainname": "one"}
+    bundle.config["domainname"] = "one"
+    assert bundle.run("cat", "/proc/sys/kernel/domainname") == "one\n"
+    bundle.config["domainname"] = "two"
+    bundle.write()
+    done = bundle.ask("run", bundle.name())
+    assert done.returncode == 1
+    assert "kernel.domainname is 'one', and domainname is 'two'" in done.stderr
+
+
 def test_devices_are_made_as_they_are_described(bundle: Bundle) -> None:
     bundle.linux["devices"] = [
         {"path": "/dev/loud", "type": "c", "major": 10, "minor": 229, "fileMode": 0o640, "uid": 7, "gid": 8},

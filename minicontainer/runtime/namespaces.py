@@ -105,6 +105,8 @@ class Sysctls(Part):
                 raise UsageError(f"linux.sysctl: {given} is not in a separate kernel namespace")
             if kind not in own:
                 raise UsageError(f"linux.sysctl: {given} is not allowed in the host's {kind} namespace")
+            if kind == "uts" and config.get("domainname", value) != value:
+                raise UsageError(f"linux.sysctl: {given} is {value!r}, and domainname is {config['domainname']!r}")
             self.files[f"/proc/sys/{path}"] = value
 
     def mount(self, inside: Inside) -> None:
