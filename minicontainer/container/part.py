@@ -42,6 +42,9 @@ class Host:
         """A descriptor of the cgroup v2 directory the process is to be born in; closed here after the clone."""
         self.pid_namespace: int | None = None
         """A descriptor of an existing PID namespace the process is to be born in; closed here after the clone."""
+        self.entrances: list[tuple[int, int]] = []
+        """Existing namespaces (descriptor, flag) to be born in where a user namespace decides about it (chapter 9's
+        runtime); closed here after the clone."""
         self.pid = 0
         """The process, from `attach` on."""
         self.pidfd = -1
@@ -59,10 +62,11 @@ class Host:
 
     def close(self) -> None:
         """Close every descriptor that was meant for the clone or for the process."""
-        for fd in (self.cgroup, self.pid_namespace, *self.gifts.values()):
+        for fd in (self.cgroup, self.pid_namespace, *(fd for fd, _ in self.entrances), *self.gifts.values()):
             if fd is not None:
                 os.close(fd)
         self.cgroup = self.pid_namespace = None
+        self.entrances.clear()
         self.gifts.clear()
 
     def find(self, kind: type[Kind]) -> Kind | None:

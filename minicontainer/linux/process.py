@@ -71,11 +71,13 @@ def clone3(flags: int = 0, cgroup: int | None = None) -> tuple[int, int]:
     """Fork this process into the new namespaces that `flags` name.
 
     Returns (pid, pidfd) in the parent and (0, -1) in the child. `cgroup` is a file descriptor of a cgroup v2
-    directory: the child is born in it (CLONE_INTO_CGROUP). Call it from a process with one thread only: in any
-    other, a lock that another thread holds stays locked in the child for ever. clone(2)
+    directory: the child is born in it (CLONE_INTO_CGROUP). With CLONE_PARENT it is our parent's child, not ours. Call
+    it from a process with one thread only: in any other, a lock that another thread holds stays locked in the child
+    for ever. clone(2)
     """
     pidfd = ctypes.c_int(-1)
-    args = _CloneArgs(flags=flags | CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=SIGCHLD)
+    exit_signal = 0 if flags & CLONE_PARENT else SIGCHLD  # a sibling's is ours, and no other may be asked for
+    args = _CloneArgs(flags=flags | CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=exit_signal)
     if cgroup is not None:
         args.flags |= CLONE_INTO_CGROUP
         args.cgroup = cgroup

@@ -13,8 +13,8 @@ import time
 
 from minicontainer import linux
 from minicontainer.container.part import Host, Part
-from minicontainer.errors import ConflictError, TimeoutExpired, UsageError
-from minicontainer.runtime import devices, resources
+from minicontainer.errors import ConflictError, HostError, TimeoutExpired, UsageError
+from minicontainer.runtime import devices, mapping, resources
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,19 +23,27 @@ if TYPE_CHECKING:
 _OPTIONS = frozenset(("rw", "ro", "noprefix", "clone_children", "xattr", "all", "none", "nosuid", "nodev", "noexec"))
 
 
+_MAY_NOT = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
 class Tree:
-    """One mounted hierarchy and the container's directory in it. The v2 tree has no `controllers` of its own."""
+    """One mounted hierarchy and the container's directory in it. The v2 tree has no `controllers` of its own.
+
+    Not `joined`: the container has none here, and is where its caller is.
+    """
 
     def __init__(self, top: str, controllers: tuple[str, ...], own: str) -> None:
         self.top, self.controllers, self.own = top, controllers, own
         self.name = os.path.basename(top)
         self.directory = ""
+        self.joined = True
 
 
 class Cgroup(Part):
     """The directories, the limits in them, the devices that may be opened, the process."""
 
-    def __init__(self, path: str, id: str, limits: dict[str, Any]) -> None:
+    def __init__(self, path: str, id: str, limits: dict[str, Any], *, lenient: bool | None = None) -> None:
+        self.asked_for, self.lenient = bool(path), lenient
         self.trees = trees()
         for tree in self.trees:
             if not path:
@@ -70,11 +78,8 @@ class Cgroup(Part):
 
     def prepare(self, host: Host) -> None:
         for tree in self.trees:
-            os.makedirs(os.path.dirname(tree.directory), exist_ok=True)
-            try:
-                linux.mkdir(tree.directory, 0o755)
-            except FileExistsError:
-                pass  # an engine may have made it, with limits of its own
+            if not self._make(tree):
+                continue
             if "cpuset" in tree.controllers:
                 _inherit(tree.top, tree.directory)
             if not tree.controllers:
@@ -83,11 +88,49 @@ class Cgroup(Part):
                 _enable(tree, set() if not alone else {"cpu", "cpuset", "io", "memory", "pids"}, wanted)
                 host.cgroup = linux.open(tree.directory, os.O_RDONLY | os.O_DIRECTORY)
         resources.write(self.files)
-        devices.limit(self.rules, self.directories)
+        self._limit_devices()
+
+    def _make(self, tree: Tree) -> bool:
+        """Make the tree's directory; False where we may not, and need not: the process stays in its caller's."""
+        try:
+            os.makedirs(os.path.dirname(tree.directory), exist_ok=True)
+            linux.mkdir(tree.directory, 0o755)
+        except FileExistsError:
+            pass  # an engine may have made it, with limits of its own
+        except OSError as error:
+            if error.errno not in _MAY_NOT or not self._may_do_without():
+                raise
+            if self.asked_for:
+                raise HostError(
+                    f"the cgroup {tree.directory} cannot be made: {(error.strerror or '').lower()}",
+                    hint="without linux.cgroupsPath a user who is not root needs none",
+                ) from None
+            for place, file, _ in self.files:
+                if place == tree.directory:
+                    raise HostError(
+                        f"cannot set {file.partition('.')[0]} limit: container could not join or create cgroup",
+                        hint="a user who is not root can limit only below a group of their own",
+                    ) from None
+            for controller in tree.controllers or ("unified",):
+                del self.directories[controller]
+            tree.directory, tree.joined = f"{tree.top}{tree.own}", False
+            return False
+        return True
+
+    def _may_do_without(self) -> bool:
+        return mapping.restricted() if self.lenient is None else self.lenient
+
+    def _limit_devices(self) -> None:
+        """Who is not root has no rights to devices that could be taken away: what fails then is no error."""
+        try:
+            devices.limit(self.rules, self.directories)
+        except (OSError, UsageError):
+            if not self._may_do_without():
+                raise
 
     def attach(self, host: Host) -> None:
         for tree in self.trees:
-            if tree.controllers:
+            if tree.controllers and tree.joined:
                 linux.write(f"{tree.directory}/cgroup.procs", str(host.pid))
 
     def release(self) -> None:
@@ -180,6 +223,8 @@ def freeze(directories: dict[str, str], on: bool, timeout: float = 10) -> None:
     if "freezer" in directories:
         wanted, file = "FROZEN" if on else "THAWED", f"{directories['freezer']}/freezer.state"
         linux.write(file, wanted)
+    elif "unified" not in directories:
+        raise ConflictError("the container stands in no cgroup of its own, and only those can be frozen")
     else:
         wanted, file = f"frozen {int(on)}", f"{directories['unified']}/cgroup.events"
         linux.write(f"{directories['unified']}/cgroup.freeze", str(int(on)))

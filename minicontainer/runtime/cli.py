@@ -139,11 +139,12 @@ def _verb(verb: str, rest: list[str], options: dict[str, Any]) -> int:
     try:
         if options.get("systemd-cgroup") or options.get("cgroup-manager") == "systemd":
             raise ContainerError("--systemd-cgroup: cgroups made by systemd are not supported; use cgroupfs")
+        given["lenient"] = _rootless(options.get("rootless", "auto"))
         if given.get("process-label"):
             raise ContainerError("--process-label is not supported")
         from minicontainer.runtime import states, verbs
 
-        root = os.path.abspath(options.get("root") or states.DEFAULT_ROOT)
+        root = os.path.abspath(options.get("root") or states.default_root())
         act: Callable[[str, dict[str, Any], list[str]], int] = getattr(verbs, name)
         if options.get("debug"):
             from minicontainer import linux
@@ -158,6 +159,14 @@ def _verb(verb: str, rest: list[str], options: dict[str, Any]) -> int:
         if options.get("debug"):
             raise
         return _complain(f"{type(error).__name__} in {verb}: {error}")
+
+
+def _rootless(text: str) -> bool | None:
+    """Whether a cgroup that cannot be made, and that nobody asked for, is no error; None: if we are not root."""
+    known = {"true": True, "false": False, "auto": None}
+    if text not in known:
+        raise _Wrong(f"--rootless {text!r}: it is true, false or auto")
+    return known[text]
 
 
 def _phrase(error: Exception) -> str:

@@ -79,7 +79,7 @@ def make(
             _moment(host, part, "prepare")
         myself = os.pidfd_open(os.getpid())
         with named("Container", "clone"):
-            pid, pidfd = cloning.clone_into(host.flags, host.cgroup, host.pid_namespace)
+            pid, pidfd = _clone(host)
             if pid == 0:
                 inner.become(process, theirs, (0, 1, 2), myself)
         made.pid = host.pid = pid
@@ -103,6 +103,14 @@ def make(
         host.close()
         ours.close()
     return made
+
+
+def _clone(host: Host) -> tuple[int, int]:
+    if host.entrances:
+        from minicontainer.runtime import entering
+
+        return entering.clone_into(host)
+    return cloning.clone_into(host.flags, host.cgroup, host.pid_namespace)
 
 
 def _moment(host: Host, part: Part, moment: str) -> None:

@@ -6,6 +6,7 @@ from minicontainer import linux
 from minicontainer.chroot.user import give_streams, resolve
 from minicontainer.container.part import Inside, Part
 from minicontainer.errors import UsageError
+from minicontainer.runtime import mapping
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,16 +16,21 @@ if TYPE_CHECKING:
 class Identity(Part):
     """config.json's `process.user`: uid, gid, additionalGids, umask. HOME is looked up where there is none."""
 
-    def __init__(self, user: dict[str, Any], *, groups_denied: bool = False) -> None:
+    def __init__(self, user: dict[str, Any]) -> None:
         self.uid, self.gid = user.get("uid", 0), user.get("gid", 0)
         self.groups: list[int] = user.get("additionalGids") or []
         self.umask = user.get("umask")
-        self.groups_denied = groups_denied
         for number in (self.uid, self.gid, *self.groups):
             if not 0 <= number < 0xFFFFFFFF:
                 raise UsageError(f"process.user: {number} is no user or group")
-        if groups_denied and self.groups:
-            raise UsageError("process.user: additionalGids cannot be set by a user who is not root, user_namespaces(7)")
+
+    def join(self, inside: Inside) -> None:
+        self.groups_denied = mapping.groups_denied()
+        if self.groups_denied and self.groups:
+            raise UsageError(
+                "process.user: additionalGids cannot be set: this user namespace has given up setgroups(2)",
+                hint="a map of groups that newgidmap writes (/etc/subgid) keeps it, user_namespaces(7)",
+            )
 
     def seal(self, inside: Inside) -> None:
         if not inside.env.get("HOME"):
@@ -47,6 +53,9 @@ class Unseen(Part):
 
     With its capabilities given up it has no more than they, and the kernel would let them: a process that waits for
     `start` has no filter of system calls yet. The exec undoes this. prctl(2), PR_SET_DUMPABLE
+
+    Where all is new there is nobody, and being seen has its use: who made a container without being root is root to
+    its namespaces, but to none of a process that cannot be traced, and there a network of theirs is to be put.
     """
 
     def join(self, inside: Inside) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 
 from minicontainer.errors import ConflictError
-from minicontainer.namespaces import Namespaces
 from minicontainer.runtime import creating, listeners, translate
 from minicontainer.runtime.cgroup import JoinCgroup
+from minicontainer.runtime.identity import Unseen
+from minicontainer.runtime.namespaces import Entered
 from minicontainer.security.capabilities import bits
 
 TYPE_CHECKING = False
@@ -42,11 +43,13 @@ def join(
         raise ConflictError("cannot exec in a paused container (use --ignore-paused to override)")
     section = config.get("linux") or {}
     translate.check_process(process)
+    translate.check_mapped(process, section)
     kinds = [entry["type"] for entry in section.get("namespaces") or ()]
     parts: list[Part] = [
         JoinCgroup(container.values["cgroup"], cgroups or {}),
-        Namespaces(join=dict.fromkeys(kinds, container.pid)),
+        Entered(join=dict.fromkeys(kinds, container.pid)),
         *translate.of_process(process, section),
+        Unseen(),
     ]
 
     def cloned(pid: int) -> None:

@@ -1,15 +1,21 @@
 """Namespaces as config.json has them: new ones, and existing ones by path.
 
-Chapter 3's part does the work. Two things are different here: a host name may be set in a namespace that was joined,
-and nothing is set that was not asked for.
+Chapter 3's part does the work. Three things are different here: where a user namespace is involved, it decides about
+the others (`entering`), and is mapped by whoever may (`mapping`); a host name may be set in a namespace that was
+joined; and nothing is set that was not asked for.
 """
 
 from __future__ import annotations
 
+import _socket
+import fcntl
+import struct
+
 from minicontainer import linux
-from minicontainer.container.part import Inside, Part
+from minicontainer.container.part import Host, Inside, Part
 from minicontainer.errors import UsageError
 from minicontainer.namespaces import KINDS, Namespaces
+from minicontainer.runtime import mapping
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +24,46 @@ if TYPE_CHECKING:
 _CLOCKS = ("monotonic", "boottime")
 
 
-class OciNamespaces(Namespaces):
+class Entered(Namespaces):
+    """Chapter 3's part; with a user namespace among those that are new or joined, all that is joined is entered before
+    the clone, but for two: a cgroup namespace shows what its process is in, and a mount namespace comes last."""
+
+    def __init__(self, *kinds: str, **how: Any) -> None:
+        super().__init__(*kinds, **how)
+        self.own_users = "user" in kinds or "user" in self.joined
+
+    def prepare(self, host: Host) -> None:
+        super().prepare(host)
+        if not self.own_users:
+            return
+        for kind in self.joined:
+            if kind == "pid" and host.pid_namespace is not None:
+                host.entrances.append((host.pid_namespace, linux.CLONE_NEWPID))
+                host.pid_namespace = None
+            elif kind not in ("mount", "cgroup"):
+                host.entrances.append((host.gifts.pop(f"{kind} namespace"), KINDS[kind][0]))
+
+    def attach(self, host: Host) -> None:
+        if "user" in self.kinds:
+            mapping.write(host.pid, self.uid_map, self.gid_map)
+
+    def join(self, inside: Inside) -> None:
+        if not self.own_users:
+            super().join(inside)
+            return
+        if "cgroup" in self.joined:
+            linux.setns(inside.fds["cgroup namespace"], linux.CLONE_NEWCGROUP)
+        if "cgroup" in self.kinds:
+            linux.unshare(linux.CLONE_NEWCGROUP)
+        if "time" in self.kinds:
+            self._make_time()
+        if not mapping.groups_denied():
+            linux.setgroups([])
+        linux.setresgid(0)
+        linux.setresuid(0)
+
+
+class OciNamespaces(Entered):
     """Chapter 3's part, made from config.json's `linux` and host names."""
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -38,13 +83,20 @@ class OciNamespaces(Namespaces):
                 new.append(kind)
         if "mount" not in new:
             raise UsageError("linux.namespaces: a container without a new mount namespace is not supported")
-        if "user" in joined:
-            raise UsageError("linux.namespaces: joining a user namespace by path is not supported")
-        maps = {name: _map(section, name) for name in ("uidMappings", "gidMappings")}
+        maps = {name: mapping.ranges(section, name) for name in ("uidMappings", "gidMappings")}
         if "user" in new and not all(maps.values()):
             raise UsageError("linux.uidMappings and gidMappings have to be given for a new user namespace")
-        if "user" not in new and any(maps.values()):
-            raise UsageError("linux.uidMappings and gidMappings are of no use without a user namespace")
+        if not {"user"} & {*new, *joined}:
+            if any(maps.values()):
+                raise UsageError("linux.uidMappings and gidMappings are of no use without a user namespace")
+            if not mapping.may_mount():
+                raise UsageError(
+                    "linux.namespaces: a container of a user who is not root needs a user namespace",
+                    hint="`spec --rootless` writes such a config.json",
+                )
+        for name, ranges in maps.items():
+            if ranges and not mapping.has(ranges, 0):
+                raise UsageError(f"linux.{name}: nothing is mapped to 0: the namespace would have no root to build in")
         super().__init__(*new, join=joined, uid_map=maps["uidMappings"], gid_map=maps["gidMappings"])
         self.names = (config.get("hostname"), config.get("domainname"))
         if any(self.names) and "uts" not in (*new, *joined):
@@ -54,6 +106,20 @@ class OciNamespaces(Namespaces):
             raise UsageError("linux.timeOffsets need a new time namespace")
         if set(self.offsets) - {*_CLOCKS}:
             raise UsageError("linux.timeOffsets: only monotonic and boottime can be offset, time_namespaces(7)")
+
+    def join(self, inside: Inside) -> None:
+        super().join(inside)
+        if "user" in self.joined:
+            for name, asked in (("uid", self.uid_map), ("gid", self.gid_map)):
+                with open(f"/proc/self/{name}_map") as file:
+                    there = sorted(tuple(map(int, line.split())) for line in file)
+                if asked and sorted(asked) != there:
+                    raise UsageError(
+                        f"linux.{name}Mappings are not those of {self.joined['user']}: there they are {there}",
+                        hint="leave them out: a namespace that exists has its own",
+                    )
+        if "network" in self.kinds:
+            linux.announce("ioctl", "SIOCSIFFLAGS, 'lo', IFF_UP", "netdevice(7)", _loopback_up)
 
     def enter(self, inside: Inside) -> None:
         name, domain = self.names
@@ -72,8 +138,16 @@ class OciNamespaces(Namespaces):
         linux.close(fd)
 
 
-def _map(section: dict[str, Any], name: str) -> list[tuple[int, int, int]]:
-    return [(line["containerID"], line["hostID"], line["size"]) for line in section.get(name) or ()]
+_SIOCSIFFLAGS, _IFF_UP = 0x8914, 1  # <linux/sockios.h>, <linux/if.h>
+
+
+def _loopback_up() -> None:
+    """A new network namespace has a loopback that is down; every program expects 127.0.0.1."""
+    sock = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+    try:
+        fcntl.ioctl(sock.fileno(), _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", _IFF_UP))
+    finally:
+        sock.close()
 
 
 _IPC = frozenset(f"kernel.{name}" for name in ("msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni"))

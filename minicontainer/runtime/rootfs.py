@@ -14,7 +14,7 @@ from minicontainer import linux
 from minicontainer.chroot import filesystems, within
 from minicontainer.container.part import Host, Inside, Part
 from minicontainer.errors import HostError, UsageError
-from minicontainer.runtime import copying
+from minicontainer.runtime import copying, mapping
 from minicontainer.runtime.mounts import PROPAGATION, Mount
 
 TYPE_CHECKING = False
@@ -71,6 +71,7 @@ class Rootfs(Part):
         for entry in config.get("mounts") or ():
             self.mounts.append(Mount(entry))
             self._check(self.mounts[-1])
+            _check_owner(self.mounts[-1], section)
         self.devices = [Device(entry) for entry in section.get("devices") or ()]
         named = {device.path for device in self.devices}
         for name, (major, minor) in filesystems.DEVICES.items():
@@ -111,9 +112,14 @@ class Rootfs(Part):
     def attach(self, host: Host) -> None:
         for number, mount in enumerate(self.mounts):
             if mount.bind:
-                host.give(f"mount {number}", self._copy(host, mount))
+                try:
+                    host.give(f"mount {number}", self._copy(mount, host.pid))
+                except PermissionError:
+                    # whoever is not root copies no mounts: the process, root of its own mount namespace, may
+                    if mount.idmap or mount.uid_mappings or not self.user_namespace:
+                        raise
 
-    def _copy(self, host: Host, mount: Mount) -> int:
+    def _copy(self, mount: Mount, pid: int = 0) -> int:
         """A detached copy of what is to be bound, with the attributes it will have."""
         recursive = linux.AT_RECURSIVE if mount.recursive else 0
         tree = linux.open_tree(
@@ -121,7 +127,7 @@ class Rootfs(Part):
         )
         try:
             if mount.idmap or mount.uid_mappings:
-                self._idmap(host, mount, tree)
+                self._idmap(mount, tree, pid)
             kind, all_below = mount.propagation[-1] if mount.propagation else (linux.MS_PRIVATE, True)
             if kind != linux.MS_SHARED or mount.propagation:
                 below = linux.AT_RECURSIVE if all_below else 0
@@ -140,10 +146,20 @@ class Rootfs(Part):
             raise
         return tree
 
-    def _idmap(self, host: Host, mount: Mount, tree: int) -> None:
+    def _copy_inside(self, mount: Mount) -> int:
+        try:
+            return self._copy(mount)
+        except PermissionError as error:
+            raise HostError(
+                f"mounts: {mount.source} cannot be bound to {mount.destination}: {error}",
+                hint="in a user namespace the options that the host's mount has cannot be taken away, nor its atime "
+                "changed, and what has mounts below it is bound by rbind; mount_namespaces(7)",
+            ) from None
+
+    def _idmap(self, mount: Mount, tree: int, pid: int) -> None:
         if mount.uid_mappings:
             raise UsageError(f"mounts: {mount.destination}: mappings of its own for one mount are not supported")
-        namespace = linux.open(f"/proc/{host.pid}/ns/user", os.O_RDONLY)
+        namespace = linux.open(f"/proc/{pid}/ns/user", os.O_RDONLY)
         try:
             below = linux.AT_RECURSIVE if mount.idmap == "ridmap" else 0
             linux.mount_setattr(
@@ -168,8 +184,10 @@ class Rootfs(Part):
         with within.root(self.rootfs) as root:
             for number, mount in enumerate(self.mounts):
                 if mount.bind:
+                    tree = inside.fds.get(f"mount {number}", -1)
+                    tree = tree if tree >= 0 else self._copy_inside(mount)
                     with within.place(root, mount.destination, directory=self.is_directory[number]) as target:
-                        within.hang(inside.fds[f"mount {number}"], target)
+                        within.hang(tree, target)
                 elif mount.type in ("cgroup", "cgroup2"):
                     self._mount_cgroup(root, mount)
                 else:
@@ -234,16 +252,18 @@ class Rootfs(Part):
             linux.umask(before)
 
     def _make_device(self, directory: int, name: str, device: Device) -> None:
-        if self.user_namespace:
-            os.close(linux.open(name, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW, 0o666, dir_fd=directory))
-            tree = linux.open_tree(linux.AT_FDCWD, device.path)
-            quiet = linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NOEXEC
-            linux.mount_setattr(tree, "", linux.AT_EMPTY_PATH, set_attributes=quiet)
-            with within.place(directory, name) as target:
-                within.hang(tree, target)
+        """A node; where a user namespace may make none, the host's own is bound in its place. mknod(2)"""
+        is_queue = stat.S_ISFIFO(device.mode)
+        if self.user_namespace and not is_queue:
+            self._bind_device(directory, name, device)
             return
         try:
             linux.mknod(name, device.mode, device.number, dir_fd=directory)
+        except PermissionError:  # the runtime itself is in a user namespace
+            if is_queue or not mapping.restricted():
+                raise
+            self._bind_device(directory, name, device)
+            return
         except FileExistsError:
             status = os.stat(name, dir_fd=directory, follow_symlinks=False)
             if stat.S_IFMT(status.st_mode) != stat.S_IFMT(device.mode) or status.st_rdev != device.number:
@@ -252,6 +272,19 @@ class Rootfs(Part):
         if any(device.owner):
             os.chown(name, *device.owner, dir_fd=directory, follow_symlinks=False)
 
+    def _bind_device(self, directory: int, name: str, device: Device) -> None:
+        os.close(linux.open(name, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW, 0o666, dir_fd=directory))
+        try:
+            tree = linux.open_tree(linux.AT_FDCWD, device.path)
+        except FileNotFoundError:
+            raise HostError(
+                f"linux.devices: the host has no {device.path}, and in a user namespace no device can be made"
+            ) from None
+        quiet = linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NOEXEC
+        linux.mount_setattr(tree, "", linux.AT_EMPTY_PATH, set_attributes=quiet)
+        with within.place(directory, name) as target:
+            within.hang(tree, target)
+
     def _mount_cgroup(self, root: int, mount: Mount) -> None:
         """The container's cgroups: one tree on v2, a directory of trees on v1; only its own part of each."""
         trees = self.cgroup.trees if self.cgroup else []
@@ -259,7 +292,11 @@ class Rootfs(Part):
         with within.place(root, mount.destination) as target:
             path = within.path_of(target)
             if not legacy:
-                linux.mount("cgroup", path, "cgroup2", mount.flags, mount.data or None)
+                try:
+                    linux.mount("cgroup", path, "cgroup2", mount.flags, mount.data or None)
+                except PermissionError:  # a user namespace in the cgroup namespace of its maker
+                    linux.mount(trees[0].directory, path, flags=linux.MS_BIND)
+                    linux.mount(None, path, flags=linux.MS_BIND | linux.MS_REMOUNT | mount.flags)
                 return
             linux.mount("tmpfs", path, "tmpfs", mount.flags & ~linux.MS_RDONLY, "mode=755")
         top = linux.openat2(root, mount.destination.lstrip("/"), os.O_PATH | os.O_DIRECTORY)
@@ -289,19 +326,42 @@ class Rootfs(Part):
             os.close(fd)
 
 
+def _check_owner(mount: Mount, section: dict[str, Any]) -> None:
+    """Raise UsageError for an owner of a filesystem that the container's user namespace does not have."""
+    for word in mount.data.split(","):
+        kind, _, number = word.partition("=")
+        ranges = mapping.ranges(section, f"{kind}Mappings") if kind in ("uid", "gid") else []
+        if ranges and number.isdecimal() and not mapping.has(ranges, int(number)):
+            raise UsageError(
+                f"mounts: {word} of {mount.destination} is none in the container's user namespace",
+                hint="`spec --rootless` writes /dev/pts without gid=5",
+            )
+
+
+_OWNED = {"sysfs": "network", "proc": "pid", "mqueue": "ipc"}  # what they show, and may be mounted by who owns it
+
+
 def _mount(root: int, mount: Mount) -> None:
     flags = mount.flags
     late = mount.type == "tmpfs" and mount.read_only  # others are mounted on it: read-only at the very end
     if mount.type in ("proc", "sysfs"):
         _check_ordinary(root, mount.destination)
     with within.place(root, mount.destination) as target:
-        linux.mount(
-            mount.source,
-            within.path_of(target),
-            None if flags & linux.MS_REMOUNT else mount.type,
-            flags & ~linux.MS_RDONLY if late else flags,
-            mount.data or None,
-        )
+        try:
+            linux.mount(
+                mount.source,
+                within.path_of(target),
+                None if flags & linux.MS_REMOUNT else mount.type,
+                flags & ~linux.MS_RDONLY if late else flags,
+                mount.data or None,
+            )
+        except PermissionError as error:
+            if mount.type not in _OWNED:
+                raise
+            raise HostError(
+                f"mounts: {mount.type} cannot be mounted on {mount.destination}: {error}",
+                hint=f"in a user namespace it takes a {_OWNED[mount.type]} namespace of its own",
+            ) from None
         if mount.copy_up:
             hidden = linux.open(within.path_of(target), os.O_RDONLY | os.O_DIRECTORY)
             shown = linux.openat2(root, mount.destination.lstrip("/"), os.O_RDONLY | os.O_DIRECTORY)

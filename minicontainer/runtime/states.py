@@ -15,15 +15,33 @@ import os
 from minicontainer import state
 from minicontainer.container import records
 from minicontainer.errors import ConflictError, NotFoundError, UsageError
+from minicontainer.runtime import mapping
 from minicontainer.runtime.hold import SOCKET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-DEFAULT_ROOT = "/run/minicontainer-runtime"
+NAME = "minicontainer-runtime"
 OCI_VERSION = "1.2.0"
 _IN_A_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
+
+
+def default_root() -> str:
+    """Where containers are remembered when nobody says: below /run, or in the user's own part of it.
+
+    Raises UsageError for somebody who is not root and has none.
+    """
+    if not mapping.restricted():
+        return f"/run/{NAME}"
+    if own := os.environ.get("XDG_RUNTIME_DIR"):
+        return f"{own}/{NAME}"
+    if os.geteuid():
+        raise UsageError(
+            "a user who is not root has no place for what is remembered of containers: XDG_RUNTIME_DIR is not set",
+            hint="--root names another",
+        )
+    return f"/run/{NAME}"
 
 
 class State:

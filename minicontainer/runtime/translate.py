@@ -11,7 +11,7 @@ import os
 
 from minicontainer import linux, state
 from minicontainer.errors import UsageError
-from minicontainer.runtime import hooks, log, shape
+from minicontainer.runtime import hooks, log, mapping, shape
 from minicontainer.runtime.cgroup import Cgroup
 from minicontainer.runtime.identity import Identity, Personality, Unseen
 from minicontainer.runtime.namespaces import OciNamespaces, Sysctls
@@ -72,16 +72,21 @@ def load(path: str) -> dict[str, Any]:
     return found
 
 
-def translate(config: dict[str, Any], id: str, bundle: str, *, pivot: bool = True) -> ContainerPlan:
-    """The parts that make what `config` describes. Raises UsageError naming the first field that cannot be."""
+def translate(
+    config: dict[str, Any], id: str, bundle: str, *, pivot: bool = True, lenient: bool | None = None
+) -> ContainerPlan:
+    """The parts that make what `config` describes. Raises UsageError naming the first field that cannot be.
+
+    `lenient`: go on without a cgroup that cannot be made and was not asked for; None: if we are not root.
+    """
     try:
-        return _translate(config, id, bundle, pivot)
+        return _translate(config, id, bundle, pivot, lenient)
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise UsageError(f"{bundle}/config.json is not what the OCI runtime specification wants: {what}") from error
 
 
-def _translate(config: dict[str, Any], id: str, bundle: str, pivot: bool) -> ContainerPlan:
+def _translate(config: dict[str, Any], id: str, bundle: str, pivot: bool, lenient: bool | None) -> ContainerPlan:
     version = config.get("ociVersion")
     if not isinstance(version, str) or not version.startswith("1."):
         raise UsageError(f"ociVersion: {version!r} is not supported", hint="1.0.0 to 1.2.0")
@@ -101,8 +106,9 @@ def _translate(config: dict[str, Any], id: str, bundle: str, pivot: bool) -> Con
             raise UsageError(f"annotations: {name!r} is {value!r}: names are not empty, values are text")
 
     limits = section.get("resources") or {}
-    cgroup = Cgroup(section.get("cgroupsPath") or "", id, limits)
+    cgroup = Cgroup(section.get("cgroupsPath") or "", id, limits, lenient=lenient)
     spaces = OciNamespaces(config)
+    check_mapped(process, section)
     parts: list[Part] = [cgroup]
     parts.append(spaces)
     if sysctls := section.get("sysctl"):
@@ -115,7 +121,22 @@ def _translate(config: dict[str, Any], id: str, bundle: str, pivot: bool) -> Con
     if section.get("personality"):
         parts.append(Personality(section["personality"]))
     parts += of_process(process, section)
+    if spaces.joined or "pid" not in spaces.kinds:
+        parts.append(Unseen())
     return ContainerPlan(parts, process, cgroup)
+
+
+def check_mapped(process: dict[str, Any], section: dict[str, Any]) -> None:
+    """Raise UsageError for a user or a group that the container's user namespace does not have."""
+    user = process.get("user") or {}
+    for field, name in (("uid", "uidMappings"), ("gid", "gidMappings"), ("additionalGids", "gidMappings")):
+        ranges, given = mapping.ranges(section, name), user.get(field, 0)
+        for number in given if isinstance(given, list) else [given]:
+            if ranges and not mapping.has(ranges, number):
+                raise UsageError(
+                    f"process.user.{field}: {number} is none in the container's user namespace",
+                    hint="linux.uidMappings and gidMappings say which there are",
+                )
 
 
 def check_process(process: dict[str, Any]) -> None:
@@ -160,7 +181,6 @@ def of_process(process: dict[str, Any], section: dict[str, Any]) -> list[Part]:
         in_user_namespace = any(entry.get("type") == "user" for entry in section.get("namespaces") or ())
         parts.append(_capabilities(sets, in_user_namespace))
     parts += _seccomp(section)
-    parts.append(Unseen())
     return parts
 
 

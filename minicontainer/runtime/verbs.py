@@ -51,7 +51,7 @@ def _make(root: str, options: Options, words: list[str], *, hold: bool) -> Any:
     State(root, id)  # an id that is none is said first
     bundle = os.path.abspath(options.get("bundle") or ".")
     config = translate.load(os.path.join(bundle, options.get("config") or "config.json"))
-    plan = translate.translate(config, id, bundle, pivot=not options.get("no-pivot"))
+    plan = translate.translate(config, id, bundle, pivot=not options.get("no-pivot"), lenient=options.get("lenient"))
     _check_terminal(plan.terminal, hold or bool(options.get("detach")), options.get("console-socket"))
     container = State.make(root, id)
     made = creating.create(
@@ -143,6 +143,7 @@ def kill(root: str, options: Options, words: list[str]) -> int:
     number = signal_number(text)
     container = State.open(root, id)
     if options.get("all"):
+        _check_group(container)
         for pid in cgroup.processes(container.values["cgroup"], below=True):
             try:
                 linux.kill(pid, number)
@@ -155,6 +156,12 @@ def kill(root: str, options: Options, words: list[str]) -> int:
     if number == signal.SIGKILL:
         cgroup.thaw(container.values["cgroup"])
     return 0
+
+
+def _check_group(container: State) -> None:
+    """Raise ConflictError for a container without a cgroup: one that was made by somebody who may make none."""
+    if not container.values["cgroup"]:
+        raise ConflictError(f"container {container.id} has no cgroup: nobody knows which processes are its own")
 
 
 def _signal(container: State, number: int) -> None:
@@ -336,6 +343,7 @@ def ps(root: str, options: Options, words: list[str]) -> int:
     if not words:
         raise UsageError("ps: which container?")
     container = State.open(root, words[0])
+    _check_group(container)
     pids = cgroup.processes(container.values["cgroup"], below=True)
     if options.get("format", "table") == "json":
         print(dumps(pids))
@@ -364,6 +372,7 @@ def update(root: str, options: Options, words: list[str]) -> int:
     container = State.open(root, _words(words, 1)[0])
     if container.status() == "stopped":
         raise ConflictError("container not running: it is stopped")
+    _check_group(container)
     updating.update(container, options)
     return 0
 
@@ -378,6 +387,7 @@ def events(root: str, options: Options, words: list[str]) -> int:
     container = State.open(root, _words(words, 1)[0])
     if (status := container.status()) == "stopped":
         raise ConflictError(f"container with id {container.id} is not running: it is {status}")
+    _check_group(container)
     interval = usage.seconds(options.get("interval") or "5s")
     killed = usage.killed(container)
     while container.status() != "stopped":
