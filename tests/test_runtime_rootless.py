@@ -280,6 +280,21 @@ def test_a_command_is_started_in_what_was_made_and_fails_like_any(mine: UserBund
     assert "no such file or directory" in mine.ask("run", mine.name()).stderr
 
 
+def test_a_second_container_joins_the_user_namespace_of_the_first(mine: UserBundle) -> None:
+    first = mine.start("sleep", "100")
+    pid = mine.state(first)["pid"]
+    mine.linux["namespaces"] = [entry for entry in mine.linux["namespaces"] if entry["type"] not in ("user", "ipc")]
+    for kind in ("user", "ipc"):
+        mine.space(kind, path=f"/proc/{pid}/ns/{kind}")
+    del mine.linux["uidMappings"], mine.linux["gidMappings"]
+    second = mine.start("sleep", "100")
+    other = mine.state(second)["pid"]
+    for kind in ("user", "ipc", "pid", "mnt"):
+        same = os.readlink(f"/proc/{pid}/ns/{kind}") == os.readlink(f"/proc/{other}/ns/{kind}")
+        assert same == (kind in ("user", "ipc"))
+    assert mine.tell("exec", second, "id", "-u") == "0\n"
+
+
 # ----------------------------------------------------------------------------------------------- what is refused
 
 
