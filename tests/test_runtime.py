@@ -325,6 +325,10 @@ def test_exec_joins_all_of_the_container(bundle: Bundle) -> None:
     assert "Uid:\t1000" in bundle.tell("exec", "--process", os.fspath(process), name)
     inside = bundle.tell("exec", name, "cat", "/proc/self/cgroup")
     assert inside == bundle.tell("exec", name, "cat", "/proc/1/cgroup")
+    for path, complaint in (("..", "is not a sub cgroup"), ("a/../../b", "is not a sub cgroup"), ("a", "no such file")):
+        refused = bundle.ask("exec", "--cgroup", path, name, "true")
+        assert refused.returncode == 255
+        assert complaint in refused.stderr
 
 
 def test_a_namespace_is_joined_by_its_path(bundle: Bundle) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from minicontainer.errors import ConflictError
+from minicontainer.errors import ConflictError, UsageError
 from minicontainer.runtime import creating, listeners, translate
 from minicontainer.runtime.cgroup import JoinCgroup
 from minicontainer.runtime.identity import Unseen
@@ -104,6 +104,8 @@ def cgroup_option(values: list[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for value in values:
         names, colon, path = value.rpartition(":")
+        if os.path.normpath(path).split("/")[0] == "..":
+            raise UsageError(f"--cgroup: {path} is not a sub cgroup path")
         for name in names.split(",") if colon else [""]:
             found[name] = os.path.normpath(f"/{path}").lstrip("/")
     return found
