@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 
 from minicontainer import linux
-from minicontainer.container import Container
 from minicontainer.container.part import Host, Inside, Part
 from minicontainer.errors import NotFoundError, UsageError
 
@@ -23,6 +22,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
+
+    from minicontainer.container import Container
 
     Source = int | str | Container
 
@@ -198,7 +199,7 @@ def unpin(path: str) -> None:
 def _path_of(source: Source | Any, kind: str) -> str:
     if isinstance(source, str):
         return source
-    pid = source.pid if isinstance(source, Container) else source
+    pid = source if isinstance(source, int) else source.pid
     if not pid:
         raise UsageError(f"cannot join the {kind} namespace of a container that does not run", hint="start it first")
     return f"/proc/{pid}/ns/{KINDS[kind][1]}"

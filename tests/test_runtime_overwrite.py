@@ -4,12 +4,12 @@ copy of the interpreter), and a label that is written to what the image has put 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import launching
 import pytest
 from bundles import MAIN, OURS, Bundle
 
@@ -34,13 +34,9 @@ OPEN_AND_WRITE = "for n in 1 2 3 4 5 6 7 8; do sleep 0.1; echo overwritten >/pro
 class Decoy:
     """A copy of the interpreter, and the runtime started by it until the attack begins."""
 
-    def __init__(self, bundle: Bundle, directory: Path, naive: bool) -> None:
-        directory.mkdir()
-        self.bundle, self.program = bundle, directory / os.path.basename(OURS[0])
-        shutil.copy(os.path.realpath(OURS[0]), self.program)
-        self.before = self.program.read_bytes()
-        command = [os.fspath(self.program), "-I", "-S"]
-        bundle.command = [*command, "-c", NAIVE] if naive else [*command, os.fspath(MAIN)]
+    def __init__(self, bundle: Bundle, program: Path, command: list[str]) -> None:
+        self.bundle, self.program, self.before = bundle, program, program.read_bytes()
+        bundle.command = command
 
     def may_be_overwritten(self) -> None:
         """From here on the real interpreter is asked."""
@@ -51,10 +47,25 @@ class Decoy:
         return self.program.read_bytes() != self.before
 
 
-@pytest.fixture(params=["naive", "default"])
-def decoy(request: pytest.FixtureRequest, bundle: Bundle, shared_path: Path) -> Iterator[Decoy]:
-    decoy = Decoy(bundle, shared_path / "program", request.param == "naive")
-    yield decoy
+@pytest.fixture(params=["naive", "default", "kept"])
+def decoy(
+    request: pytest.FixtureRequest, bundle: Bundle, shared_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Decoy]:
+    """Without the defence; with it; and called as engines do, from the mount that an earlier start has kept."""
+    monkeypatch.setenv("MINICONTAINER_EXEC_ROOT", os.fspath(shared_path / "exec"))
+    for installed in launching.installed(shared_path / "installed", shared_path / "exec"):
+        command = [
+            os.fspath(shared_path / os.path.basename(OURS[0]))
+        ]  # or its containers would be looked for elsewhere
+        if request.param == "kept":
+            Path(command[0]).symlink_to(installed.program)
+        else:
+            Path(command[0]).symlink_to(installed.python)
+            command += ["-I", "-S", *(["-c", NAIVE] if request.param == "naive" else [os.fspath(MAIN)])]
+        decoy = Decoy(bundle, installed.python, command)
+        bundle.run("true")
+        assert bool(installed.mounts()) == (request.param == "kept")
+        yield decoy
     assert decoy.overwritten() == (request.param == "naive")
 
 

@@ -17,7 +17,7 @@ from minicontainer.container import Container, Host, Part
 from minicontainer.errors import UsageError
 from minicontainer.namespaces import Namespaces
 from minicontainer.security import Capabilities, Devices
-from minicontainer.security.devices import DEFAULT, NOTHING, Allowed, limit_v1, limit_v2
+from minicontainer.security.device_rules import DEFAULT, NOTHING, Allowed, limit_v1, limit_v2
 
 VIEWS = ("pid", "uts", "ipc", "mount", "network", "cgroup")
 OPEN = """

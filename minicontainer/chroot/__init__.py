@@ -6,11 +6,39 @@ it the root mount and takes the old one away.
 
 Files of this chapter: `root` (the two parts), `filesystems` (/proc, /sys, /dev, what is masked), `within` (paths in a
 root that is not to be trusted), `binds` (Bind, Tmpfs), `user` (User), `terminal` (Terminal).
+
+The names below are loaded when they are first used.
 """
 
-from minicontainer.chroot.binds import Bind, Tmpfs
-from minicontainer.chroot.root import Chroot, PivotRoot
-from minicontainer.chroot.terminal import Terminal
-from minicontainer.chroot.user import User
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minicontainer.chroot.binds import Bind as Bind
+    from minicontainer.chroot.binds import Tmpfs as Tmpfs
+    from minicontainer.chroot.root import Chroot as Chroot
+    from minicontainer.chroot.root import PivotRoot as PivotRoot
+    from minicontainer.chroot.terminal import Terminal as Terminal
+    from minicontainer.chroot.user import User as User
 
 __all__ = ["Bind", "Chroot", "PivotRoot", "Terminal", "Tmpfs", "User"]
+
+_HOMES = {
+    "binds": ("Bind", "Tmpfs"),
+    "root": ("Chroot", "PivotRoot"),
+    "terminal": ("Terminal",),
+    "user": ("User",),
+}
+
+
+def __getattr__(name: str) -> object:
+    for module, names in _HOMES.items():
+        if name in names:
+            value = getattr(__import__(f"{__name__}.{module}", fromlist=[name]), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

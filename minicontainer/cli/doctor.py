@@ -225,7 +225,7 @@ def _security() -> Iterator[Check]:
 
     def devices() -> str:
         from minicontainer.cgroups import layout
-        from minicontainer.security.devices import DEFAULT, program
+        from minicontainer.security.device_rules import DEFAULT, program
 
         if not layout().unified:
             return f"by the lists in {layout().legacy['devices']}"

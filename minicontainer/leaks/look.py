@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 Scope = Literal["instance", "host"]
 
+SEALED = "sealed"
+"""Below the exec root: the mounts from which chapter 9 executes its interpreter. They are there to stay."""
+
 _BOTH_WAYS = ("mount", "cgroup", "link", "network namespace", "firewall", "sysctl")
 """What must not disappear either. (A process may end, a file may be removed, a descriptor may be closed.)"""
 
@@ -129,6 +132,8 @@ def mountinfo() -> list[Mount]:
 def _mounts(host: bool) -> Iterator[tuple[str, str]]:
     for mount in mountinfo():
         if mount.point == "/run/netns":  # ip(8) makes it a mount when it is first used, and leaves it
+            continue
+        if _below(mount.point, (f"{state.exec_root()}/{SEALED}",)):
             continue
         if host or _below(mount.point, (state.data_root(), state.exec_root())):
             words = f"{mount.point} ({mount.fstype}, {mount.options})"
@@ -306,7 +311,7 @@ def paths(top: str, images: bool) -> Iterator[str]:
             continue
         if path == f"{runtime}/rootfs":  # chapter 5 hangs every container's root there, in the container's own view
             continue
-        if path == f"{runtime}/seccomp":  # chapter 8 keeps the filters there that it has made
+        if path in (f"{runtime}/seccomp", f"{runtime}/{SEALED}"):  # chapters 8 and 9 keep what they need again
             continue
         if not images and top == data and name in ("images", "layers", "volumes"):
             continue

@@ -11,6 +11,7 @@ from minicontainer.cgroups import Group
 from minicontainer.container import records
 from minicontainer.images.store import Store
 from minicontainer.leaks.look import (
+    SEALED,
     Mount,
     cgroup_directories,
     difference,
@@ -49,7 +50,8 @@ def reset(all: bool = False) -> list[str]:
     _reset_cgroups(all)
     _reset_network()
     _reset_files(all)
-    return [line.replace("left behind:", "removed:") for line in difference(everything_of_ours(), before)]
+    lines = difference(everything_of_ours(), before)
+    return [line.replace("left behind:", "removed:") for line in lines] + _reset_sealed()
 
 
 def _end_containers() -> None:
@@ -87,6 +89,16 @@ def _reset_mounts() -> None:
             linux.umount2(mount.point, linux.MNT_DETACH)
             if _is_pin(mount):
                 linux.unlink(mount.point)
+
+
+def _reset_sealed() -> list[str]:
+    """Take the runtime's interpreter out of its place; who executes it goes on, and the next start puts it back."""
+    top = f"{state.exec_root()}/{SEALED}"
+    found = sorted({mount.point for mount in mountinfo() if mount.point.startswith(f"{top}/")}, reverse=True)
+    for point in found:  # what lies in a directory before the directory
+        linux.umount2(point, linux.MNT_DETACH)
+    shutil.rmtree(top, ignore_errors=True)
+    return [f"removed: mount {point}" for point in found]
 
 
 def _is_pin(mount: Mount) -> bool:

@@ -7,10 +7,10 @@ instructions that such a program needs.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import struct
 
+from minicontainer.linux import c
 from minicontainer.linux.door import syscall
 from minicontainer.linux.libc import by_number, c_int, c_uint, c_void_p
 
@@ -23,7 +23,7 @@ DEVICE_TYPE_AND_ACCESS, DEVICE_MAJOR, DEVICE_MINOR = 0, 4, 8
 BLOCK, CHARACTER = 1, 2
 MKNOD, READ, WRITE = 1, 2, 4
 
-_LICENSE = ctypes.create_string_buffer(b"MIT")
+_LICENSE = c.create_string_buffer(b"MIT")
 _bpf = by_number("bpf", c_int, c_void_p, c_uint)
 
 
@@ -73,14 +73,14 @@ def leave() -> bytes:
 
 @syscall(name="bpf")
 def _load(command: str, instructions: int, program: _Hidden) -> int:
-    code = ctypes.create_string_buffer(program.code, len(program.code))
+    code = c.create_string_buffer(program.code, len(program.code))
     # union bpf_attr: prog_type, insn_cnt, insns, license, …
     attributes = struct.pack(
         "=IIQQIIQII16sII",
         BPF_PROG_TYPE_CGROUP_DEVICE,
         instructions,
-        ctypes.addressof(code),
-        ctypes.addressof(_LICENSE),
+        c.addressof(code),
+        c.addressof(_LICENSE),
         0,
         0,
         0,
@@ -121,10 +121,10 @@ def attach_device_program(cgroup: int, program: int) -> None:
 
 @syscall(name="bpf")
 def _query(command: str, cgroup: int) -> int:
-    numbers = (ctypes.c_uint32 * 64)()
+    numbers = (c.c_uint32 * 64)()
     # union bpf_attr: target_fd, attach_type, query_flags, attach_flags, prog_ids, prog_cnt
-    attributes = bytearray(struct.pack("=IIIIQII", cgroup, BPF_CGROUP_DEVICE, 1, 0, ctypes.addressof(numbers), 64, 0))
-    buffer = (ctypes.c_char * len(attributes)).from_buffer(attributes)
+    attributes = bytearray(struct.pack("=IIIIQII", cgroup, BPF_CGROUP_DEVICE, 1, 0, c.addressof(numbers), 64, 0))
+    buffer = (c.c_char * len(attributes)).from_buffer(attributes)
     _bpf(BPF_PROG_QUERY, buffer, len(attributes))
     count: int = struct.unpack_from("=I", attributes, 24)[0]
     return count

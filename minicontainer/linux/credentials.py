@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 
+from minicontainer.linux import c
 from minicontainer.linux.door import syscall
 from minicontainer.linux.libc import by_number, c_int, c_ulong, c_void_p, function
 
 _CAPABILITY_VERSION_3 = 0x20080522
 
 
-class _CapHeader(ctypes.Structure):
-    _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
+class _CapHeader(c.Structure):
+    _fields_ = (("version", c.c_uint32), ("pid", c.c_int))
 
 
-class _CapData(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_uint32) for name in ("effective", "permitted", "inheritable")]
+class _CapData(c.Structure):
+    _fields_ = tuple((name, c.c_uint32) for name in ("effective", "permitted", "inheritable"))
 
 
 _capget = by_number("capget", c_void_p, c_void_p)
@@ -27,7 +27,7 @@ _capset = by_number("capset", c_void_p, c_void_p)
 def capget(pid: int = 0) -> tuple[int, int, int]:
     """The (effective, permitted, inheritable) sets of a thread, one bit for each capability. capget(2)"""
     header, data = _CapHeader(_CAPABILITY_VERSION_3, pid), (_CapData * 2)()
-    _capget(ctypes.byref(header), data)
+    _capget(c.byref(header), data)
     low, high = data
     return (
         low.effective | high.effective << 32,
@@ -45,7 +45,7 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
         data[i].effective = effective >> shift & mask
         data[i].permitted = permitted >> shift & mask
         data[i].inheritable = inheritable >> shift & mask
-    _capset(ctypes.byref(header), data)
+    _capset(c.byref(header), data)
 
 
 _setfsuid = function("setfsuid", c_int)

@@ -6,9 +6,9 @@ Paths may be relative to `dir_fd`, an open directory.
 
 from __future__ import annotations
 
-import ctypes
 import os
 
+from minicontainer.linux import c
 from minicontainer.linux.door import syscall
 from minicontainer.linux.libc import by_number, c_char_p, c_int, c_size_t, c_void_p
 
@@ -21,8 +21,8 @@ RESOLVE_IN_ROOT = 0x10
 Path = str | bytes
 
 
-class _OpenHow(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_uint64) for name in ("flags", "mode", "resolve")]
+class _OpenHow(c.Structure):
+    _fields_ = tuple((name, c.c_uint64) for name in ("flags", "mode", "resolve"))
 
 
 _openat2 = by_number("openat2", c_int, c_char_p, c_void_p, c_size_t)
@@ -32,7 +32,7 @@ _openat2 = by_number("openat2", c_int, c_char_p, c_void_p, c_size_t)
 def openat2(dirfd: int, path: Path, flags: int, resolve: int = RESOLVE_IN_ROOT, mode: int = 0) -> int:
     """Open `path` below `dirfd`. RESOLVE_IN_ROOT: every symbolic link and every `..` ends inside it. openat2(2)"""
     how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
-    return _openat2(dirfd, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how))
+    return _openat2(dirfd, os.fsencode(path), c.byref(how), c.sizeof(how))
 
 
 @syscall(name="openat", man="open(2)", show={"flags": "O_"})

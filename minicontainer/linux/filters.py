@@ -6,8 +6,7 @@ a pointer points to), jumps only forwards, and ends by returning an action. A fi
 
 from __future__ import annotations
 
-import ctypes
-
+from minicontainer.linux import c
 from minicontainer.linux.door import syscall
 from minicontainer.linux.libc import by_number, c_uint, c_void_p
 
@@ -32,10 +31,10 @@ INSTRUCTION = 8
 """Bytes of one instruction, struct sock_filter: a code, two jumps, a constant."""
 
 
-class _Program(ctypes.Structure):
+class _Program(c.Structure):
     """struct sock_fprog"""
 
-    _fields_ = [("length", ctypes.c_ushort), ("filter", c_void_p)]
+    _fields_ = (("length", c.c_ushort), ("filter", c_void_p))
 
 
 _seccomp = by_number("seccomp", c_uint, c_uint, c_void_p)
@@ -43,9 +42,9 @@ _seccomp = by_number("seccomp", c_uint, c_uint, c_void_p)
 
 @syscall(name="seccomp", show={"flags": "SECCOMP_FILTER_FLAG_"})
 def _set_filter(instructions: int, flags: int, program: _Hidden) -> int:
-    buffer = ctypes.create_string_buffer(program.code, len(program.code))
-    fprog = _Program(instructions, ctypes.addressof(buffer))
-    return _seccomp(SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(fprog))
+    buffer = c.create_string_buffer(program.code, len(program.code))
+    fprog = _Program(instructions, c.addressof(buffer))
+    return _seccomp(SECCOMP_SET_MODE_FILTER, flags, c.byref(fprog))
 
 
 class _Hidden:
@@ -70,7 +69,7 @@ def seccomp(program: bytes, flags: int = 0) -> int:
 def knows_action(action: int) -> bool:
     """Whether this kernel knows what a filter may return, SECCOMP_GET_ACTION_AVAIL."""
     try:
-        _seccomp(SECCOMP_GET_ACTION_AVAIL, 0, ctypes.byref(ctypes.c_uint32(action)))
+        _seccomp(SECCOMP_GET_ACTION_AVAIL, 0, c.byref(c.c_uint32(action)))
     except OSError:
         return False
     return True

@@ -1,23 +1,33 @@
 """How Python reaches the kernel: libc's functions where it has one, `syscall(2)` by number where it has none.
 
-The only file, with its neighbours in this folder, that imports ctypes. Numbers from 424 on are the same on every
+The only file, with its neighbours in this folder, that calls C (`c`). Numbers from 424 on are the same on every
 architecture; the few older ones that are needed by number are listed for the two architectures the course runs on.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
+
+from minicontainer.linux import c
+from minicontainer.linux.c import c_char_p, c_int, c_long, c_size_t, c_uint, c_ulong, c_void_p
+
+__all__ = [
+    "NUMBERS",
+    "by_number",
+    "c_char_p",
+    "c_int",
+    "c_long",
+    "c_size_t",
+    "c_uint",
+    "c_ulong",
+    "c_void_p",
+    "function",
+]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
-
-c_int, c_uint, c_long, c_ulong = ctypes.c_int, ctypes.c_uint, ctypes.c_long, ctypes.c_ulong
-c_char_p, c_void_p, c_size_t = ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 NUMBERS = {
     "pivot_root": {"x86_64": 155, "aarch64": 41},
@@ -50,14 +60,12 @@ NUMBERS = {
 
 def function(name: str, *argtypes: Any) -> Callable[..., int]:
     """libc's function `name`: returns its result, raises OSError where libc returns -1."""
-    raw = _libc[name]
-    raw.argtypes = argtypes
-    raw.restype = c_long if name == "syscall" else c_int
+    raw = c.function(name, argtypes, c_long if name == "syscall" else c_int)
 
     def call(*args: Any) -> int:
         result: int = raw(*args)
         if result == -1:
-            number = ctypes.get_errno()
+            number = c.get_errno()
             raise OSError(number, os.strerror(number))
         return result
 

@@ -8,9 +8,9 @@ with its last descriptor, so a killed process leaves nothing behind.
 
 from __future__ import annotations
 
-import ctypes
 import os
 
+from minicontainer.linux import c
 from minicontainer.linux.door import syscall
 from minicontainer.linux.libc import by_number, c_char_p, c_int, c_size_t, c_uint, c_ulong, c_void_p, function
 
@@ -135,8 +135,8 @@ def fsmount(fd: int, attributes: int = 0, flags: int = FSMOUNT_CLOEXEC) -> int:
     return _fsmount(fd, flags, attributes)
 
 
-class _MountAttr(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd")]
+class _MountAttr(c.Structure):
+    _fields_ = tuple((name, c.c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd"))
 
 
 @syscall(
@@ -158,4 +158,4 @@ def mount_setattr(
 ) -> None:
     """Change attributes of a mount, of all below it with AT_RECURSIVE; idmap a detached one. mount_setattr(2)"""
     attr = _MountAttr(set_attributes, clear_attributes, propagation, userns_fd)
-    _mount_setattr(dirfd, _path(path), flags, ctypes.byref(attr), ctypes.sizeof(attr))
+    _mount_setattr(dirfd, _path(path), flags, c.byref(attr), c.sizeof(attr))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 
+from minicontainer.linux import c
 from minicontainer.linux.door import flags, syscall
 from minicontainer.linux.libc import NUMBERS, by_number, c_int, c_long, c_uint, c_ulong, c_void_p, function
 
@@ -37,11 +37,11 @@ PR_CAP_AMBIENT_RAISE = 2
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 
-class _CloneArgs(ctypes.Structure):
+class _CloneArgs(c.Structure):
     """struct clone_args of <linux/sched.h>, all of it."""
 
-    _fields_ = [
-        (name, ctypes.c_uint64)
+    _fields_ = tuple(
+        (name, c.c_uint64)
         for name in (
             "flags",
             "pidfd",
@@ -55,15 +55,16 @@ class _CloneArgs(ctypes.Structure):
             "set_tid_size",
             "cgroup",
         )
-    ]
+    )
 
 
-# A clone without a new stack is a fork, and Python has to be told about forks. PyDLL keeps the interpreter's lock
-# through the call: another thread that got it in the child would not exist there.
-_python = ctypes.PyDLL(None, use_errno=True)
-_clone3 = _python["syscall"]
-_clone3.argtypes = (c_long, c_void_p, ctypes.c_size_t)
-_clone3.restype = c_long
+# A clone without a new stack is a fork, and Python has to be told about forks. `locked` keeps the interpreter's
+# lock through the call: another thread that got it in the child would not exist there.
+_clone3 = c.function("syscall", (c_long, c_void_p, c.c_size_t), c_long, locked=True)
+_before_fork, _after_fork_child, _after_fork_parent = (
+    c.function(f"PyOS_{moment}", (), None, locked=True)
+    for moment in ("BeforeFork", "AfterFork_Child", "AfterFork_Parent")
+)
 
 
 @syscall(show={"flags": "CLONE_"})
@@ -75,20 +76,20 @@ def clone3(flags: int = 0, cgroup: int | None = None) -> tuple[int, int]:
     it from a process with one thread only: in any other, a lock that another thread holds stays locked in the child
     for ever. clone(2)
     """
-    pidfd = ctypes.c_int(-1)
+    pidfd = c.c_int(-1)
     exit_signal = 0 if flags & CLONE_PARENT else SIGCHLD  # a sibling's is ours, and no other may be asked for
-    args = _CloneArgs(flags=flags | CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=exit_signal)
+    args = _CloneArgs(flags=flags | CLONE_PIDFD, pidfd=c.addressof(pidfd), exit_signal=exit_signal)
     if cgroup is not None:
         args.flags |= CLONE_INTO_CGROUP
         args.cgroup = cgroup
     number = NUMBERS["clone3"]
-    ctypes.pythonapi.PyOS_BeforeFork()
-    pid: int = _clone3(number, ctypes.byref(args), ctypes.sizeof(args))
-    failed = ctypes.get_errno() if pid < 0 else 0
+    _before_fork()
+    pid: int = _clone3(number, c.byref(args), c.sizeof(args))
+    failed = c.get_errno() if pid < 0 else 0
     if pid == 0:
-        ctypes.pythonapi.PyOS_AfterFork_Child()
+        _after_fork_child()
         return 0, -1
-    ctypes.pythonapi.PyOS_AfterFork_Parent()
+    _after_fork_parent()
     if failed:
         raise OSError(failed, os.strerror(failed))
     return pid, pidfd.value
@@ -144,19 +145,19 @@ def personality(domain: int) -> int:
     return _personality(domain)
 
 
-class _SchedAttr(ctypes.Structure):
+class _SchedAttr(c.Structure):
     """struct sched_attr of <linux/sched/types.h>, its first version."""
 
-    _fields_ = [
-        ("size", ctypes.c_uint32),
-        ("policy", ctypes.c_uint32),
-        ("flags", ctypes.c_uint64),
-        ("nice", ctypes.c_int32),
-        ("priority", ctypes.c_uint32),
-        ("runtime", ctypes.c_uint64),
-        ("deadline", ctypes.c_uint64),
-        ("period", ctypes.c_uint64),
-    ]
+    _fields_ = (
+        ("size", c.c_uint32),
+        ("policy", c.c_uint32),
+        ("flags", c.c_uint64),
+        ("nice", c.c_int32),
+        ("priority", c.c_uint32),
+        ("runtime", c.c_uint64),
+        ("deadline", c.c_uint64),
+        ("period", c.c_uint64),
+    )
 
 
 _sched_setattr = by_number("sched_setattr", c_int, c_void_p, c_uint)
@@ -168,8 +169,8 @@ def sched_setattr(
     policy: int, flags: int = 0, nice: int = 0, priority: int = 0, runtime: int = 0, deadline: int = 0, period: int = 0
 ) -> None:
     """When this process gets a CPU; times in nanoseconds. sched_setattr(2)"""
-    attr = _SchedAttr(ctypes.sizeof(_SchedAttr), policy, flags, nice, priority, runtime, deadline, period)
-    _sched_setattr(0, ctypes.byref(attr), 0)
+    attr = _SchedAttr(c.sizeof(_SchedAttr), policy, flags, nice, priority, runtime, deadline, period)
+    _sched_setattr(0, c.byref(attr), 0)
 
 
 @syscall()

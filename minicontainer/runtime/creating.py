@@ -15,8 +15,7 @@ from minicontainer.container import cloning, inner, records
 from minicontainer.container.channel import Channel
 from minicontainer.container.failures import as_error, named
 from minicontainer.container.part import Host, Part
-from minicontainer.runtime import hooks, listeners
-from minicontainer.runtime.hold import Hold
+from minicontainer.runtime import groups
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,6 +77,7 @@ def make(
         for part in parts:
             _moment(host, part, "prepare")
         myself = os.pidfd_open(os.getpid())
+        groups.moves_expected()
         with named("Container", "clone"):
             pid, pidfd = _clone(host)
             if pid == 0:
@@ -196,8 +196,12 @@ def create(
         "parts": [],
     }
     if hold:
+        from minicontainer.runtime.hold import Hold
+
         parts.append(Hold(container.directory))
     if given.get("startContainer"):
+        from minicontainer.runtime import hooks
+
         parts.append(hooks.StartHooks(given, container.describe("created")))
     host = Host(container.id, parts)
     # what has to be undone in another process, and that is nothing but the group: the rest ends with the process
@@ -210,8 +214,9 @@ def create(
     def answer(question: str) -> dict[str, Any]:
         described = container.describe("creating")
         if question == "mounted":
-            if given:
-                os.chdir(bundle)
+            from minicontainer.runtime import hooks
+
+            os.chdir(bundle)
             hooks.run("prestart", given.get("prestart") or [], described)
             hooks.run("createRuntime", given.get("createRuntime") or [], described)
         elif question == "created":
@@ -225,7 +230,7 @@ def create(
         raise
     try:
         container.save()
-        state.write_json(f"{container.directory}/config.json", config)
+        container.save_config(config)
         made = make(
             plan,
             parts,
@@ -234,7 +239,7 @@ def create(
             console_socket=console_socket,
             cloned=cloned,
             answer=answer,
-            listener=lambda fd, pid: listeners.send(config, fd, pid, container.describe()),
+            listener=listener(config, container),
         )
         if not hold:
             _created(container, pid_file)
@@ -242,6 +247,17 @@ def create(
         container.release()
         raise
     return made
+
+
+def listener(config: dict[str, Any], container: State) -> Callable[[int, int], None]:
+    """What hands on the descriptor that decides about a process's system calls."""
+
+    def send(fd: int, pid: int) -> None:
+        from minicontainer.runtime import listeners
+
+        listeners.send(config, fd, pid, container.describe())
+
+    return send
 
 
 def _created(container: State, pid_file: str) -> None:

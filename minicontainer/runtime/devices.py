@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minicontainer.errors import UsageError
-from minicontainer.security.devices import DEFAULT, NOTHING, Allowed, limit_v1, limit_v2
+from minicontainer.security.device_rules import DEFAULT, NOTHING, Allowed, limit_v1, limit_v2
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

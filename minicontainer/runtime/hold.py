@@ -16,12 +16,11 @@ from minicontainer.container.channel import Channel
 from minicontainer.container.failures import as_error
 from minicontainer.container.part import Host, Inside, Part
 from minicontainer.errors import CommandNotExecutable, CommandNotFound, ConflictError
+from minicontainer.runtime.states import SOCKET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-SOCKET = "start.sock"
 
 
 class Hold(Part):

@@ -9,11 +9,10 @@ from __future__ import annotations
 import os
 
 from minicontainer.errors import ConflictError, UsageError
-from minicontainer.runtime import creating, listeners, translate
+from minicontainer.runtime import creating, translate
 from minicontainer.runtime.cgroup import JoinCgroup
 from minicontainer.runtime.identity import Unseen
 from minicontainer.runtime.namespaces import Entered
-from minicontainer.security.capabilities import bits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ def join(
         console_socket=console_socket,
         cloned=cloned,
         answer=lambda question: {},
-        listener=lambda fd, pid: listeners.send(config, fd, pid, container.describe()),
+        listener=creating.listener(config, container),
     )
 
 
@@ -82,6 +81,8 @@ def process_of(config: dict[str, Any], options: dict[str, Any], argv: list[str])
     if options.get("no-new-privs"):
         process["noNewPrivileges"] = True
     if options.get("cap"):
+        from minicontainer.security.capabilities import bits
+
         bits(options["cap"])  # raises UsageError for a name that is none
         sets = {name: list(words or ()) for name, words in (process.get("capabilities") or {}).items()}
         for name in ("bounding", "effective", "permitted"):

@@ -5,18 +5,20 @@ every root. A command `/proc/self/exe` executes that file once more, with whatev
 beside it may look. Either way somebody in the container holds the interpreter open, waits until nobody executes it,
 and writes: from then on the attacker's program is started on the host, as root.
 
-Which *mount* a file was executed from is part of that link. So the interpreter is executed again, from a mount of its
-own that is read-only and that no directory shows: whoever follows the link gets EROFS, and has no mount to remount.
-runc does the same with its own program, from a sealed copy in memory or, since 1.2, an overlay. open_tree(2),
+Which *mount* a file was executed from is part of that link. So the interpreter is executed from a mount of its own
+that is read-only: whoever follows the link gets EROFS, and cannot remount what is in the host's mount namespace or in
+none. runc does the same with its own program, from a sealed copy in memory or, since 1.2, an overlay. open_tree(2),
 mount_setattr(2), execveat(2)
 
-It costs one more start of the interpreter, so it comes first of all: before anything else is imported, also before
-the floor that every other system call goes through.
+The first time it costs one more start of the interpreter, so it comes first of all: before anything else is imported,
+also before the floor that every other system call goes through. Then the mount is kept, where the script that starts
+us looks for it (`-X sealed=PLACE`): below a directory that is root's alone, as everything is that root executes.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 import sys
 
 PROGRAM = "/proc/self/exe"
@@ -26,7 +28,9 @@ ENTERING = frozenset(("create", "run", "exec"))
 OPEN_TREE, MOUNT_SETATTR = 428, 442  # the same on every architecture
 AT_FDCWD, AT_EMPTY_PATH = -100, 0x1000
 CLONE_AND_CLOSE = 0x1 | os.O_CLOEXEC
-READ_ONLY = (1).to_bytes(8, sys.byteorder) + bytes(24)  # struct mount_attr with MOUNT_ATTR_RDONLY set
+MOUNT_ATTR_RDONLY, MS_PRIVATE = 0x1, 0x40000
+READ_ONLY = b"".join(number.to_bytes(8, sys.byteorder) for number in (MOUNT_ATTR_RDONLY, 0, MS_PRIVATE, 0))
+"""struct mount_attr: what is set, what is cleared, how mounts on it spread (not at all), no user namespace."""
 
 
 def ensure() -> None:
@@ -38,7 +42,53 @@ def ensure() -> None:
         return
     fd = _call(OPEN_TREE, AT_FDCWD, PROGRAM.encode(), CLONE_AND_CLOSE)
     _call(MOUNT_SETATTR, fd, b"", AT_EMPTY_PATH, READ_ONLY, len(READ_ONLY))
+    if place := sys._xoptions.get("sealed"):
+        try:
+            _keep(fd, str(place))
+        except OSError:
+            pass  # no such place for us: it costs every start a second one, and no safety
     os.execve(fd, sys.orig_argv, os.environ)
+
+
+def _keep(tree: int, place: str) -> None:
+    """Hang the mount where the next start finds it. Raises OSError, also where others than root could reach.
+
+    Its directory is a mount as well, one that cannot be bound: whoever shows /run to a container, with all that is
+    mounted there, does not show it this.
+    """
+    from minicontainer import linux, state
+
+    directory = above = os.path.dirname(place)
+    os.makedirs(directory, 0o700, exist_ok=True)
+    while above != "/":
+        status = os.lstat(above)
+        if status.st_uid or (status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX):
+            raise PermissionError(f"{above} is not root's alone")
+        above = os.path.dirname(above)
+    with state.locked(f"{directory}.lock"):
+        if os.path.exists(place) and os.path.samefile(place, PROGRAM):
+            return  # another one was quicker
+        while _unmounted(directory):
+            pass  # an interpreter that has been replaced since
+        # where the library is, which it would look for beside itself, PEP 405
+        home = os.path.dirname(os.path.realpath(sys.executable))
+        state.write_file(f"{directory}/pyvenv.cfg", f"home = {home}\n".encode())
+        os.close(os.open(place, os.O_CREAT | os.O_CLOEXEC, 0))
+        own = linux.open_tree(linux.AT_FDCWD, directory, linux.OPEN_TREE_CLONE | linux.OPEN_TREE_CLOEXEC)
+        linux.mount_setattr(own, "", linux.AT_EMPTY_PATH, propagation=linux.MS_PRIVATE)
+        linux.move_mount(own, "", linux.AT_FDCWD, directory, linux.MOVE_MOUNT_F_EMPTY_PATH)
+        linux.mount_setattr(own, "", linux.AT_EMPTY_PATH, propagation=linux.MS_UNBINDABLE)
+        linux.move_mount(tree, "", linux.AT_FDCWD, place, linux.MOVE_MOUNT_F_EMPTY_PATH)
+
+
+def _unmounted(directory: str) -> bool:
+    from minicontainer import linux
+
+    try:
+        linux.umount2(directory, linux.MNT_DETACH)
+    except OSError:
+        return False
+    return True
 
 
 def _call(number: int, *arguments: int | bytes) -> int:

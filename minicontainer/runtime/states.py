@@ -13,10 +13,7 @@ from __future__ import annotations
 import os
 
 from minicontainer import state
-from minicontainer.container import records
 from minicontainer.errors import ConflictError, NotFoundError, UsageError
-from minicontainer.runtime import mapping
-from minicontainer.runtime.hold import SOCKET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +21,7 @@ if TYPE_CHECKING:
 
 NAME = "minicontainer-runtime"
 OCI_VERSION = "1.2.0"
+SOCKET = "start.sock"
 _IN_A_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-.")
 
 
@@ -32,6 +30,8 @@ def default_root() -> str:
 
     Raises UsageError for somebody who is not root and has none.
     """
+    from minicontainer.runtime import mapping
+
     if not mapping.restricted():
         return f"/run/{NAME}"
     if own := os.environ.get("XDG_RUNTIME_DIR"):
@@ -53,6 +53,7 @@ class State:
         self.root, self.id = root, id
         self.directory = f"{root}/{id}"
         self.values: dict[str, Any] = {}
+        self._config: dict[str, Any] | None = None
 
     @classmethod
     def make(cls, root: str, id: str) -> State:
@@ -92,8 +93,13 @@ class State:
     @property
     def config(self) -> dict[str, Any]:
         """config.json as it was at create."""
-        value: dict[str, Any] = state.read_json(f"{self.directory}/config.json")
-        return value
+        if self._config is None:
+            self._config = state.read_json(f"{self.directory}/config.json")
+        return self._config
+
+    def save_config(self, config: dict[str, Any]) -> None:
+        state.write_json(f"{self.directory}/config.json", config)
+        self._config = config
 
     def alive(self) -> bool:
         """Whether its process runs (a zombie does not, nor one that has nothing left but its number)."""
@@ -103,12 +109,12 @@ class State:
     def status(self) -> str:
         """creating, created, running, paused or stopped."""
         if self.values.get("creating"):
-            return "creating" if records.is_alive(self.values["creating"]) else "stopped"
+            return "creating" if _runs(self.values["creating"]) else "stopped"
         if not self.alive():
             return "stopped"
         if os.path.exists(f"{self.directory}/{SOCKET}"):
             return "created"
-        from minicontainer.runtime.cgroup import frozen
+        from minicontainer.runtime.groups import frozen
 
         return "paused" if frozen(self.values["cgroup"]) else "running"
 
@@ -135,6 +141,8 @@ class State:
 
     def release(self) -> None:
         """Undo what its parts took from the host, and forget it. The first error is raised at the end."""
+        from minicontainer.container import records
+
         failed: list[Exception] = []
         for entry in reversed(self.values.get("parts", [])):
             try:
@@ -156,6 +164,10 @@ class State:
             pass  # somebody else is removing it, too
 
 
+def _runs(process: dict[str, int]) -> bool:
+    return 0 < process["start_time"] == state.start_time(process["pid"])
+
+
 _EXITING = 0x4  # PF_EXITING in the kernel's sched.h
 
 
@@ -173,7 +185,7 @@ def has_let_go(pid: int, directories: dict[str, str]) -> bool:
         return True
     if not flags & _EXITING or not directories:
         return False
-    from minicontainer.runtime.cgroup import processes
+    from minicontainer.runtime.groups import processes
 
     return pid not in processes(directories, below=True)  # its groups are what it lets go of last
 

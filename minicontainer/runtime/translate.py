@@ -11,20 +11,17 @@ import os
 
 from minicontainer import linux, state
 from minicontainer.errors import UsageError
-from minicontainer.runtime import hooks, log, mapping, shape
-from minicontainer.runtime.cgroup import Cgroup
+from minicontainer.runtime import log, mapping, shape
 from minicontainer.runtime.identity import Identity, Personality, Unseen
-from minicontainer.runtime.namespaces import OciNamespaces, Sysctls
-from minicontainer.runtime.rootfs import Rootfs
-from minicontainer.security.capabilities import ALL, NAMES, SETS, Capabilities
-from minicontainer.security.limits import KINDS, OomScore, Rlimits
-from minicontainer.security.no_new_privs import NoNewPrivs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from minicontainer.container.part import Part
+    from minicontainer.runtime.cgroup import Cgroup
+    from minicontainer.security.capabilities import Capabilities
+    from minicontainer.security.limits import Rlimits
 
 # known to the specification, and not done here: refused unless empty
 _REFUSED = {
@@ -105,6 +102,10 @@ def _translate(config: dict[str, Any], id: str, bundle: str, pivot: bool, lenien
         if not name or not isinstance(value, str):
             raise UsageError(f"annotations: {name!r} is {value!r}: names are not empty, values are text")
 
+    from minicontainer.runtime.cgroup import Cgroup  # what only a container needs: `exec` has none of it
+    from minicontainer.runtime.namespaces import OciNamespaces, Sysctls
+    from minicontainer.runtime.rootfs import Rootfs
+
     limits = section.get("resources") or {}
     cgroup = Cgroup(section.get("cgroupsPath") or "", id, limits, lenient=lenient)
     spaces = OciNamespaces(config)
@@ -114,7 +115,10 @@ def _translate(config: dict[str, Any], id: str, bundle: str, pivot: bool, lenien
     if sysctls := section.get("sysctl"):
         parts.append(Sysctls(sysctls, config))
     given = config.get("hooks") or {}
-    hooks.check(given)
+    if given:
+        from minicontainer.runtime import hooks
+
+        hooks.check(given)
     if any(given.get(kind) for kind in ("prestart", "createRuntime", "createContainer")):
         parts.append(hooks.CreateHooks(given))
     parts.append(Rootfs(config, bundle, cgroup, pivot=pivot))
@@ -159,6 +163,8 @@ def of_process(process: dict[str, Any], section: dict[str, Any]) -> list[Part]:
 
         parts.append(Console(process.get("consoleSize")))
     if (score := process.get("oomScoreAdj")) is not None:
+        from minicontainer.security.limits import OomScore
+
         parts.append(OomScore(score))
     if limits := process.get("rlimits"):
         parts.append(_rlimits(limits))
@@ -175,6 +181,8 @@ def of_process(process: dict[str, Any], section: dict[str, Any]) -> list[Part]:
 
         parts.append(AppArmor(profile))
     if process.get("noNewPrivileges"):
+        from minicontainer.security.no_new_privs import NoNewPrivs
+
         parts.append(NoNewPrivs())
     parts.append(Identity(process.get("user") or {}))
     if (sets := process.get("capabilities")) is not None:
@@ -186,6 +194,8 @@ def of_process(process: dict[str, Any], section: dict[str, Any]) -> list[Part]:
 
 def _capabilities(sets: dict[str, list[str]], in_user_namespace: bool) -> Capabilities:
     """Those that exist and that we have ourselves: what cannot be granted is a warning (config.md, "Linux Process")."""
+    from minicontainer.security.capabilities import ALL, NAMES, SETS, Capabilities
+
     held = ALL if in_user_namespace else linux.capget()[1]
     kept, left_out = {}, set()
     for kind in SETS:
@@ -219,6 +229,8 @@ def _seccomp(section: dict[str, Any]) -> list[Part]:
 
 
 def _rlimits(entries: list[dict[str, Any]]) -> Rlimits:
+    from minicontainer.security.limits import KINDS, Rlimits
+
     limits: dict[str, int | tuple[int | None, int | None] | None] = {}
     for entry in entries:
         name = entry["type"].removeprefix("RLIMIT_").lower()

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 
-from minicontainer import linux, state
+from minicontainer import state
 from minicontainer.errors import ConflictError, ContainerError, NotFoundError, TimeoutExpired, UsageError
 from minicontainer.lean import dumps, signal
 from minicontainer.runtime import log
@@ -45,6 +45,9 @@ def run(root: str, options: Options, words: list[str]) -> int:
 
 
 def _make(root: str, options: Options, words: list[str], *, hold: bool) -> Any:
+    from minicontainer.runtime import groups
+
+    groups.expect_moves()
     from minicontainer.runtime import creating, translate
 
     (id,) = _words(words, 1)
@@ -137,14 +140,15 @@ def _indented(value: dict[str, Any]) -> str:
 
 def kill(root: str, options: Options, words: list[str]) -> int:
     """Send a signal (SIGTERM) to a container's first process, or to all of them."""
-    from minicontainer.runtime import cgroup
+    from minicontainer import linux
+    from minicontainer.runtime import groups
 
     id, text = (_words(words, 1)[0], "SIGTERM") if len(words) == 1 else _words(words, 2)
     number = signal_number(text)
     container = State.open(root, id)
     if options.get("all"):
         _check_group(container)
-        for pid in cgroup.processes(container.values["cgroup"], below=True):
+        for pid in groups.processes(container.values["cgroup"], below=True):
             try:
                 linux.kill(pid, number)
             except ProcessLookupError:
@@ -154,7 +158,7 @@ def kill(root: str, options: Options, words: list[str]) -> int:
         raise ConflictError("container not running")
     _signal(container, number)
     if number == signal.SIGKILL:
-        cgroup.thaw(container.values["cgroup"])
+        groups.thaw(container.values["cgroup"])
     return 0
 
 
@@ -165,6 +169,8 @@ def _check_group(container: State) -> None:
 
 
 def _signal(container: State, number: int) -> None:
+    from minicontainer import linux
+
     try:
         pidfd = linux.pidfd_open(container.pid)
     except ProcessLookupError:
@@ -237,10 +243,11 @@ def _destroy(container: State) -> None:
 
 def _end_process(pid: int, start_time: int, directories: dict[str, str]) -> None:
     """Kill a process, if it is still that one, and wait until it is gone (a zombie is: its parent's to bury)."""
-    from minicontainer.runtime import cgroup
-
-    if pid <= 0 or not start_time or pid == os.getpid():
+    if pid <= 0 or not start_time or pid == os.getpid() or state.start_time(pid) != start_time:
         return
+    from minicontainer import linux
+    from minicontainer.runtime import groups
+
     deadline = time.monotonic() + KILLED_WITHIN
     while state.start_time(pid) == start_time and not has_let_go(pid, directories):
         if time.monotonic() > deadline:
@@ -254,35 +261,38 @@ def _end_process(pid: int, start_time: int, directories: dict[str, str]) -> None
                 os.close(pidfd)
         except ProcessLookupError:
             return
-        cgroup.thaw(directories)
-        cgroup.thaw(cgroup.of_process(pid))
+        groups.thaw(directories)
+        groups.thaw(groups.of_process(pid))
         time.sleep(0.001)
 
 
 def pause(root: str, options: Options, words: list[str]) -> int:
     """Have all processes of a container stand still."""
-    from minicontainer.runtime import cgroup
+    from minicontainer.runtime import groups
 
     container = State.open(root, _words(words, 1)[0])
     if (status := container.status()) not in ("running", "created"):
         raise ConflictError(f"container not running: it is {status}")
-    cgroup.freeze(container.values["cgroup"], True)
+    groups.freeze(container.values["cgroup"], True)
     return 0
 
 
 def resume(root: str, options: Options, words: list[str]) -> int:
     """Let a paused container go on."""
-    from minicontainer.runtime import cgroup
+    from minicontainer.runtime import groups
 
     container = State.open(root, _words(words, 1)[0])
     if (status := container.status()) != "paused":
         raise ConflictError(f"container not paused: it is {status}")
-    cgroup.freeze(container.values["cgroup"], False)
+    groups.freeze(container.values["cgroup"], False)
     return 0
 
 
 def exec_(root: str, options: Options, words: list[str]) -> int:
     """Run a second process in a container."""
+    from minicontainer.runtime import groups
+
+    groups.expect_moves()
     from minicontainer.runtime import foreground, joining, shape
 
     if not words:
@@ -338,13 +348,13 @@ def list_(root: str, options: Options, words: list[str]) -> int:
 
 def ps(root: str, options: Options, words: list[str]) -> int:
     """Show the processes of a container, as the host's ps shows them."""
-    from minicontainer.runtime import cgroup
+    from minicontainer.runtime import groups
 
     if not words:
         raise UsageError("ps: which container?")
     container = State.open(root, words[0])
     _check_group(container)
-    pids = cgroup.processes(container.values["cgroup"], below=True)
+    pids = groups.processes(container.values["cgroup"], below=True)
     if options.get("format", "table") == "json":
         print(dumps(pids))
         return 0

@@ -6,9 +6,9 @@ of each process. None of them is a wall; together they are the difference betwee
 without each of them, the break-outs show.
 
 Files of this chapter: `capabilities`, `no_new_privs`, `limits` (Rlimits, OomScore), `seccomp` (the part), `policy`
-(profiles, Docker's default) and `notify` (calls that somebody else decides), `devices`, `cgroup_files`, `shield` (of
-the engine's own program), `sysctls`, `labels` (AppArmor, SELinux), `landlock`, `defaults` (Docker's set), `audit`
-(what a container may do, in words), and `breakouts`.
+(profiles, Docker's default) and `notify` (calls that somebody else decides), `devices` and `device_rules`,
+`cgroup_files`, `shield` (of the engine's own program), `sysctls`, `labels` (AppArmor, SELinux), `landlock`, `defaults`
+(Docker's set), `audit` (what a container may do, in words), and `breakouts`.
 
 The names below are loaded when they are first used.
 """
