@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 TITLE = "runtime: an OCI runtime's verbs on one busybox bundle, from an empty process to its exit"
 OURS = "minicontainer-runtime"
-MAIN = Path(__file__).resolve().parent.parent / "minicontainer/runtime/__main__.py"
+SCRIPT = Path(sys.executable).with_name(OURS)
+"""As engines call it."""
 VERBS = ("run", "exec", "state")
 MEGABYTES = 12
 """What a created container may take while it waits."""
@@ -28,7 +29,7 @@ def row(directory: str, rounds: Rounds) -> None:
     """Measure and print."""
     report.title(TITLE)
     root = ground.busybox(f"{directory}/root")
-    commands = {OURS: [sys.executable, "-I", "-S", os.fspath(MAIN)]}
+    commands = {OURS: [os.fspath(SCRIPT)]}
     commands |= {name: [name] for name in ("crun", "runc") if peers.there(name)}
     waiting = {}
     with peers.Place(directory) as place:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TOP = Path(__file__).resolve().parent.parent
-SCRIPT = TOP / "data/bin/minicontainer-runtime"
+SCRIPT = TOP / "minicontainer/runtime/installed/bin/minicontainer-runtime"
 
 
 class Installed:

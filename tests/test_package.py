@@ -53,6 +53,14 @@ def test_the_way_of_run_loads_no_module_that_costs_more_than_a_container() -> No
     assert loaded & heavy == set()
 
 
+def test_the_runtime_is_installed_as_the_script_that_it_is() -> None:
+    installed = Path(sys.executable).with_name("minicontainer-runtime")
+    assert installed.read_bytes() == (TOP / "minicontainer/runtime/installed/bin/minicontainer-runtime").read_bytes()
+    assert os.access(installed, os.X_OK)
+    done = subprocess.run([installed, "--version"], check=True, capture_output=True, text=True)
+    assert done.stdout.startswith("minicontainer-runtime version")
+
+
 def test_every_name_that_the_package_promises_is_there() -> None:
     for name in minicontainer.__all__:
         assert getattr(minicontainer, name)

@@ -6,7 +6,8 @@ cd "$(dirname "$0")/.."
 
 # Nothing to do? The stamp says what the environment was made from.
 stamp=.venv/made-from
-made_from() { { pwd -P; .venv/bin/python -V; cat requirements.txt tools/venv.sh; sed "/^\\[tool/,\$d" pyproject.toml; } 2>&1 | sha256sum; }
+made_from() { { pwd -P; .venv/bin/python -V; cat requirements.txt tools/venv.sh minicontainer/runtime/installed/bin/*
+    sed "/^\\[tool/,\$d" pyproject.toml; } 2>&1 | sha256sum; }
 if [ -f "$stamp" ] && [ "$(made_from)" = "$(cat "$stamp")" ]; then exit 0; fi
 
 # The distribution's own Python first: a version manager's shim in front of it costs 100 ms at every start.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-
-from minicontainer.lean import contextmanager, signal
+from contextlib import contextmanager
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
