@@ -735,6 +735,58 @@ def test_a_shared_spawner_that_somebody_hung_up_on_is_replaced(thread: None) -> 
     assert Container(["sh", "-c", "exit 4"]).run() == 4
 
 
+class Meanwhile(Part):
+    """A part that prepares while its process is being cloned, and may fail at that."""
+
+    meanwhile = True
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.error, self.prepared, self.pid = error, 0, -1
+
+    def prepare(self, host: Host) -> None:
+        self.prepared, self.pid = self.prepared + 1, host.pid
+        if self.error:
+            raise self.error
+
+    def mount(self, inside: Inside) -> None:
+        assert self.prepared == 1
+
+
+def test_a_part_may_prepare_while_the_spawner_clones(thread: None) -> None:
+    part = Meanwhile()
+    with Container(["sleep", "1000"], part).start() as container:
+        assert (part.prepared, part.pid) == (1, 0)
+        assert parent_of(container.pid) == spawner.shared().pid
+
+
+@pytest.mark.parametrize("error", [OSError(1, "no"), errors.UsageError("bad wish"), KeyboardInterrupt()], ids=repr)
+def test_a_part_that_cannot_prepare_meanwhile_leaves_no_process(thread: None, error: BaseException) -> None:
+    maker = spawner.shared()
+    children = Path(f"/proc/{maker.pid}/task/{maker.pid}/children")
+    container = Container(["sleep", "1000"], Meanwhile(error))
+    with pytest.raises((errors.StartError, errors.UsageError, KeyboardInterrupt)):
+        container.run()
+    assert container.pid
+    assert not Path(f"/proc/{container.pid}").exists()
+    assert children.read_text() == ""
+    assert Container(["true"]).run() == 0
+    assert spawner.shared() is maker
+
+
+def test_a_spawner_that_dies_before_it_answers_is_replaced(thread: None) -> None:
+    class Murder(Meanwhile):
+        def prepare(self, host: Host) -> None:
+            os.kill(first.pid, signal.SIGKILL)
+
+        def __reduce__(self) -> tuple[type, tuple[()]]:
+            return Part, ()
+
+    first = spawner.shared()
+    os.kill(first.pid, signal.SIGSTOP)  # it is asked, and never hears it
+    assert Container(["sh", "-c", "exit 3"], Murder()).run() == 3
+    assert spawner.shared() is not first
+
+
 def test_the_shared_spawner_is_one_process_for_all(thread: None) -> None:
     first = Container(["sleep", "1000"]).start()
     second = Container(["sleep", "1000"]).start()

@@ -17,7 +17,7 @@ from minicontainer.cli import entries
 from minicontainer.container import DEVNULL, Container, Part
 from minicontainer.errors import ContainerError, NotFoundError, UsageError
 from minicontainer.namespaces import Namespaces
-from minicontainer.network import Bridge, HostNetwork, JoinNetwork, NoNetwork
+from minicontainer.network import HostNetwork, JoinNetwork, NoNetwork
 from minicontainer.overlayfs import Overlay
 from minicontainer.security import defaults
 
@@ -231,6 +231,8 @@ def _network(arguments: argparse.Namespace) -> tuple[Part, tuple[str, ...]]:
             hint="a network of your own has: `minicontainer network create NAME`",
         )
     if kind == "bridge":
+        from minicontainer.network import Bridge
+
         return Bridge(publish=arguments.publish, address=arguments.ip or None), KINDS
     if kind == "none":
         return NoNetwork(), KINDS

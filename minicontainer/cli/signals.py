@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from contextlib import contextmanager
+
+from minicontainer.lean import contextmanager, signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -32,8 +32,7 @@ def build(container: Container, process: Process, detach: bool) -> None:
         host.flags = 0
         for part in container.parts:
             host.flags |= part.namespaces
-        for part in container.parts:
-            _moment(host, part, "prepare")
+        _prepare(host, meanwhile=False)
         plan = Plan(
             container.argv,
             container.function,
@@ -47,7 +46,7 @@ def build(container: Container, process: Process, detach: bool) -> None:
             fail_errno=watcher.fail_errno if watcher else 0,
         )
         with named("Container", "clone"):
-            process.clone(host, plan, ours, theirs)
+            process.clone(host, plan, ours, theirs, lambda: _prepare(host, meanwhile=True))
         theirs.close()
         process.streams.handed_over()
         if process.recorded:
@@ -66,6 +65,12 @@ def build(container: Container, process: Process, detach: bool) -> None:
             ours.close()
         theirs.close()
         host.close()
+
+
+def _prepare(host: Host, *, meanwhile: bool) -> None:
+    for part in host.parts:
+        if part.meanwhile is meanwhile:
+            _moment(host, part, "prepare")
 
 
 def _moment(host: Host, part: Part, moment: str) -> None:

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from minicontainer.container.part import Part
 
 MOMENTS = ("join", "mount", "enter", "seal")
-_OF_LIBC = (32, 33)  # glibc's own, nptl(7)
 MAX_INTERPRETER = 256  # BINPRM_BUF_SIZE: as much of a "#!" line as the kernel reads
 
 
@@ -150,12 +149,9 @@ def tie_to(parent: int) -> None:
 
 
 def _reset_signals() -> None:
-    """What the program has caught or ignored is at its default again, and nothing is blocked; exec would keep both."""
-    with open("/proc/self/status", "rb") as file:
-        status = dict(line.split(b":", 1) for line in file.read().splitlines() if line.startswith(b"Sig"))
-    changed = int(status[b"SigIgn"], 16) | int(status[b"SigCgt"], 16)
-    for number in range(1, signal.NSIG):
-        if changed >> (number - 1) & 1 and number not in _OF_LIBC:
+    """Every signal is at its default again, and none is blocked; what is ignored or blocked would stay so in exec."""
+    for number in signal.valid_signals():
+        if number not in (signal.SIGKILL, signal.SIGSTOP):
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 

@@ -121,6 +121,10 @@ class Part:
     namespaces: int = 0
     """The CLONE_NEW… flags that the part needs."""
 
+    meanwhile: bool = False
+    """Whether `prepare` may pass while the process is being cloned: for a part that asks nothing of the clone itself
+    but its `namespaces`. The host then does two things at a time."""
+
     seal_order: int = 0
     """All parts' `seal` come in this order, then in that of the list: what takes rights away comes after what needs
     them, wherever it stands among the parts (chapter 08 has the numbers)."""
@@ -141,7 +145,7 @@ class Part:
         return part
 
     def prepare(self, host: Host) -> None:
-        """On the host, before the process exists."""
+        """On the host, before anybody knows the process."""
 
     def attach(self, host: Host) -> None:
         """On the host; the process exists in its new namespaces (`host.pid`, `host.pidfd`) and is held."""

@@ -17,6 +17,8 @@ FITS_A_SOCKET = 64 << 10
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from minicontainer.container.channel import Channel
     from minicontainer.container.part import Host
 
@@ -33,14 +35,20 @@ class Process:
         self.reaped = False
         self.code = 0
         self._own_pids = False
-        self._pid, self._pidfd, self._status = 0, -1, -1
+        self._pid, self._pidfd = 0, -1
+        self._status: Channel | None = None
+        """Where a spawner tells of it, if one has cloned it."""
 
-    def clone(self, host: Host, plan: Plan, ours: Channel, theirs: Channel) -> None:
-        """Make the process: ourselves, or by a spawner. From then on `host` has its pid."""
-        stdio = (self.streams.theirs[0], self.streams.theirs[1], self.streams.theirs[2])
+    def clone(self, host: Host, plan: Plan, ours: Channel, theirs: Channel, meanwhile: Callable[[], object]) -> None:
+        """Make the process: ourselves, or by a spawner. From then on `host` has its pid.
+
+        `meanwhile` is called once, before the plan is final: while a spawner clones, or before we do it ourselves.
+        """
         self._own_pids = bool(host.flags & linux.CLONE_NEWPID) or host.pid_namespace is not None
         maker = self.keeper or spawner.choose(self._own_pids)
+        stdio = (self.streams.theirs[0], self.streams.theirs[1], self.streams.theirs[2])
         if maker is None:
+            meanwhile()
             parent = os.pidfd_open(os.getpid())
             try:
                 pid, pidfd = cloning.clone_into(host.flags, host.cgroup, host.pid_namespace)
@@ -48,41 +56,55 @@ class Process:
                     become(plan, theirs, stdio, parent)
             finally:
                 os.close(parent)
+            self._pid, self._pidfd = host.pid, host.pidfd = pid, pidfd
         else:
-            self._status, theirs_status = os.pipe2(os.O_CLOEXEC)
+            request = spawner.Request(host, spawner.modules(plan), theirs, stdio)
+            flags = linux.clone_flags(host.flags)
+            linux.announce("clone3", flags, "clone(2)", lambda: self._by(maker, request, host, plan, ours, meanwhile))
+
+    def _by(
+        self,
+        maker: spawner.Spawner,
+        request: spawner.Request,
+        host: Host,
+        plan: Plan,
+        ours: Channel,
+        meanwhile: Callable[[], object],
+    ) -> tuple[int, int]:
+        """Have it made by a spawner: ask, do something else, hear the answer."""
+        self._status = maker.ask(request)
+        try:
+            meanwhile()
+            payload = spawner.dump(plan)
+            message = {"plan": True, "path": _search_path(), "directory": _here()}
+            small = len(payload) < FITS_A_SOCKET
+            if small:  # it waits there for the process, and not the other way round
+                ours.send(message, payload=payload)
+        finally:  # whatever has happened: a process of which nobody knows could not be ended
             try:
-                payload, modules = spawner.dump(plan)
-                message = {"plan": True, "path": _search_path(), "directory": _here()}
-                small = len(payload) < FITS_A_SOCKET
-                if small:  # it waits there for the process, and not the other way round
-                    ours.send(message, payload=payload)
-                flags = linux.clone_flags(host.flags)
-                request = spawner.Request(host, modules, theirs, stdio, theirs_status)
-                try:
-                    pid, pidfd = linux.announce("clone3", flags, "clone(2)", lambda: maker.clone(request))
-                except spawner.Gone:
-                    if self.keeper is not None:
-                        raise
-                    another = spawner.shared()
-                    pid, pidfd = linux.announce("clone3", flags, "clone(2)", lambda: another.clone(request))
-                self._pid, self._pidfd = host.pid, host.pidfd = pid, pidfd
-                if not small:
-                    try:
-                        ours.send(message, payload=payload)
-                    except BrokenPipeError:
-                        pass  # it is gone; what it has left to say is heard later
-            finally:
-                os.close(theirs_status)
-        self._pid, self._pidfd = host.pid, host.pidfd = pid, pidfd
+                made = spawner.answer(self._status)
+            except spawner.Gone:
+                if self.keeper is not None:
+                    raise
+                self._status.close()
+                self._status = spawner.shared().ask(request)
+                made = spawner.answer(self._status)
+            self._pid, self._pidfd = host.pid, host.pidfd = made
+        if not small:
+            try:
+                ours.send(message, payload=payload)
+            except BrokenPipeError:
+                pass  # it is gone; what it has left to say is heard later
+        return made
 
     def ended(self, timeout: float | None) -> bool:
         """Relay its output until it ends, and reap it; False if it has not after `timeout` seconds."""
         if self.reaped:
             return True
-        if not wait(self.streams, self.channel, self._pidfd if self._status < 0 else self._status, timeout):
+        if not wait(self.streams, self.channel, self._status.fileno() if self._status else self._pidfd, timeout):
             return False
         try:
-            self.code = self._reap() if self._status < 0 else self._hear_end()
+            self.code = self._hear_end(self._status) if self._status else self._reap()
         finally:
             self.reaped = True
             self.close()
@@ -97,10 +119,11 @@ class Process:
                 hint="wait for your own children by their pids, not for any child",
             ) from None
 
-    def _hear_end(self) -> int:
-        told = os.read(self._status, 1)
-        if told:
-            return told[0]
+    def _hear_end(self, status: Channel) -> int:
+        told = status.receive()
+        if told is not None:
+            code: int = told[0]["ended"]
+            return code
         # The spawner was killed, and with it the process, but not what that had left in its session.
         wait(self.streams, None, self._pidfd, None)
         if not self._own_pids and not state.start_time(self._pid):
@@ -110,10 +133,12 @@ class Process:
     def close(self) -> None:
         """Let go of every descriptor of ours."""
         self.streams.close()
-        for fd in (self._pidfd, self._status):
-            if fd >= 0:
-                os.close(fd)
-        self._pidfd = self._status = -1
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+        if self._status is not None:
+            self._status.close()
+            self._status = None
         if self.keeper is not None:
             self.keeper.release()
             self.keeper = None

@@ -6,8 +6,8 @@ channel that only that process reads.
 
 from __future__ import annotations
 
+import _pickle as pickle  # without pickle.py, which brings `re` and `enum` along
 import os
-import pickle
 import select
 import sys
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class _Served:
     """A container as its spawner knows it."""
 
-    def __init__(self, container: str, pidfd: int, status: int, own_pids: bool) -> None:
+    def __init__(self, container: str, pidfd: int, status: Channel, own_pids: bool) -> None:
         self.container, self.pidfd, self.status, self.own_pids = container, pidfd, status, own_pids
 
 
@@ -69,7 +69,8 @@ def _serve(channel: Channel, served: dict[int, _Served], myself: int) -> bool:
     if request is None:
         return False
     message, fds, _ = request
-    process, status, *rest = fds
+    told, process, *rest = fds
+    status = Channel(told)
     stdio = (rest[0], rest[1], rest[2])
     optional = rest[3:]
     cgroup = optional.pop(0) if message["cgroup"] else None
@@ -82,17 +83,24 @@ def _serve(channel: Channel, served: dict[int, _Served], myself: int) -> bool:
     try:
         pid, pidfd = cloning.clone_into(message["flags"], cgroup, pid_namespace)
     except linux.KernelError as error:
-        channel.send({"errno": error.errno, "call": error.call, "arguments": error.arguments})
-        os.close(status)
+        _tell(status, {"errno": error.errno, "call": error.call, "arguments": error.arguments})
+        status.close()
     else:
         if pid == 0:
             _become(Channel(process), stdio, myself)
         own_pids = bool(message["flags"] & linux.CLONE_NEWPID) or pid_namespace is not None
         served[pid] = _Served(message["container"], pidfd, status, own_pids)
-        channel.send({"pid": pid}, [pidfd])
+        _tell(status, {"pid": pid}, [pidfd])
     for fd in (process, *rest):
         os.close(fd)
     return True
+
+
+def _tell(status: Channel, message: dict[str, object], fds: list[int] | None = None) -> None:
+    try:
+        status.send(message, fds)
+    except ConnectionError:
+        pass  # the program has gone, and nobody is left to tell
 
 
 def _become(channel: Channel, stdio: tuple[int, int, int], parent: int) -> NoReturn:
@@ -130,11 +138,8 @@ def _reap_all(served: dict[int, _Served], keep: bool) -> None:
                 records.ended(container.container, code)
         except Exception:
             pass  # its record stays, and the next start mends what is left
-        try:
-            os.write(container.status, bytes([code]))
-        except BrokenPipeError:
-            pass  # the program has gone, and nobody is left to tell
-        os.close(container.status)
+        _tell(container.status, {"ended": code})
+        container.status.close()
         os.close(container.pidfd)
 
 

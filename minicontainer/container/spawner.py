@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import select
 import sys
 from _thread import allocate_lock  # `threading` is more than a container's start can spend
 
@@ -32,16 +31,11 @@ if TYPE_CHECKING:
 
 
 class Request:
-    """What a spawner is told: everything about the clone, nothing about what the process will be.
+    """What a spawner is told: everything about the clone, nothing about what the process will be."""
 
-    `status` is the pipe on which the exit status will arrive.
-    """
-
-    def __init__(
-        self, host: Host, modules: list[str], channel: Channel, stdio: tuple[int, int, int], status: int
-    ) -> None:
+    def __init__(self, host: Host, modules: list[str], channel: Channel, stdio: tuple[int, int, int]) -> None:
         optional = [fd for fd in (host.cgroup, host.pid_namespace) if fd is not None]
-        self.fds = [channel.fileno(), status, *stdio, *optional]
+        self.fds = [channel.fileno(), *stdio, *optional]
         self.message = {
             "container": host.id,
             "flags": host.flags,
@@ -87,33 +81,22 @@ class Spawner:
         self._channel = ours
         self._lock = allocate_lock()
 
-    def clone(self, request: Request) -> tuple[int, int]:
-        """Clone a process that then waits for its plan on its channel; returns (pid, pidfd).
-
-        Raises KernelError when clone3 fails, Gone when the spawner itself is.
-        """
+    def ask(self, request: Request) -> Channel:
+        """Have a process cloned that then waits for its plan on its channel. What comes back is where the spawner
+        will tell of it: its `answer`, and one day its end. A spawner that has died says nothing there."""
+        ours, theirs = Channel.pair()
         try:
             with self._lock:
-                self._channel.send(request.message, request.fds)
-                reply = self._channel.receive()
+                self._channel.send(request.message, [theirs.fileno(), *request.fds])
         except BrokenPipeError:
-            reply = None
-        if reply is None:
-            raise Gone("the process that makes containers is gone", hint="something killed it; try again")
-        message, fds, _ = reply
-        if "errno" in message:
-            raise linux.kernel_error(message["errno"], message["call"], message["arguments"])
-        return message["pid"], fds[0]
+            pass
+        finally:
+            theirs.close()
+        return ours
 
     def alive(self) -> bool:
-        """Whether it can be asked: it is ours, nobody has hung up, and it has neither died nor said what nobody heard
-        (an interrupted program does not wait for its answer)."""
-        if self.owner != os.getpid() or self._channel.fileno() < 0:
-            return False
-        poll = select.poll()
-        with self._lock:  # between two requests: an answer to another thread's would look like the end
-            poll.register(self._channel.fileno(), select.POLLIN)
-            return not poll.poll(0)
+        """Whether it can be asked: it is ours, and nobody has hung up."""
+        return self.owner == os.getpid() and self._channel.fileno() >= 0 and not self._channel.readable()
 
     def fileno(self) -> int:
         """Our end of the channel."""
@@ -137,6 +120,17 @@ def _reap(pid: int) -> None:
         os.waitpid(pid, 0)
     except ChildProcessError:
         return  # somebody else of this program waits for any child, as asyncio's watchers may
+
+
+def answer(status: Channel) -> tuple[int, int]:
+    """Hear what became of a request: (pid, pidfd). Raises KernelError when clone3 failed, Gone when the spawner is."""
+    reply = status.receive()
+    if reply is None:
+        raise Gone("the process that makes containers is gone", hint="something killed it; try again")
+    message, fds, _ = reply
+    if "errno" in message:
+        raise linux.kernel_error(message["errno"], message["call"], message["arguments"])
+    return message["pid"], fds[0]
 
 
 _shared: Spawner | None = None
@@ -189,23 +183,28 @@ def choose(own_pids: bool) -> Spawner | None:
     return shared()
 
 
-def dump(plan: Plan) -> tuple[bytes, list[str]]:
-    """The plan by value, and the modules that its parts come from, for the spawner to import once.
+def modules(plan: Plan) -> list[str]:
+    """The modules that a plan's parts come from, for the spawner to import once."""
+    package = __name__.split(".")[0]
+    names = {type(part).__module__ for part in plan.parts} | ({"__main__"} if plan.function else set())
+    ours = sorted(name for name in names if name.split(".")[0] == package)
+    return ours if len(ours) == len(names) else [*ours, "cloudpickle"]
+
+
+def dump(plan: Plan) -> bytes:
+    """The plan by value.
 
     A part that exists only in a notebook's cell has no module that another process could import: cloudpickle then
     sends the class itself.
     """
-    import pickle
+    import _pickle as pickle
 
-    package = __name__.split(".")[0]
-    names = {type(part).__module__ for part in plan.parts} | ({"__main__"} if plan.function else set())
-    modules = sorted(name for name in names if name.split(".")[0] == package)
     try:
-        if len(modules) == len(names):
-            return pickle.dumps(plan), modules
+        if "cloudpickle" not in modules(plan):
+            return pickle.dumps(plan)
         import cloudpickle  # type: ignore[import-untyped]
 
-        return bytes(cloudpickle.dumps(plan)), [*modules, "cloudpickle"]
+        return bytes(cloudpickle.dumps(plan))
     except (pickle.PicklingError, AttributeError, TypeError, ValueError) as error:
         raise ContainerError(
             f"a part cannot travel to the container's process: {error}",

@@ -12,11 +12,10 @@ objects here. Everything that arrives is checked before it is believed: what the
 
 from __future__ import annotations
 
-import json
-
 from minicontainer.errors import ImageError
 from minicontainer.images.platforms import Platform
 from minicontainer.images.reference import DIGEST
+from minicontainer.lean import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -216,7 +215,7 @@ def chain_ids(diff_ids: Sequence[str]) -> list[str]:
 def parse_document(data: bytes, what: str) -> dict[str, Any]:
     """JSON that arrived, as an object. Raises ImageError."""
     try:
-        return _object(json.loads(data), f"the {what}")
+        return _object(loads(data), f"the {what}")
     except (ValueError, RecursionError) as error:
         raise _bad(f"the {what} is not JSON ({error!s:.80})") from None
 
@@ -242,7 +241,7 @@ def manifest_document(config: Descriptor, layers: Sequence[Descriptor]) -> bytes
 
 def encode(document: dict[str, Any]) -> bytes:
     """A document of ours as bytes."""
-    return json.dumps(document, separators=(",", ":")).encode()
+    return dumps(document, compact=True).encode()
 
 
 def _bad(message: str, hint: str = "") -> ImageError:

@@ -37,7 +37,12 @@ class KernelError(OSError):
     """
 
     call: str = ""
-    arguments: str = ""
+    describe: Callable[[], str] = str
+    """Makes the text of the arguments, when somebody asks: of most errors (a path that is not there) nobody does."""
+
+    @property
+    def arguments(self) -> str:
+        return self.describe()
 
     def __str__(self) -> str:
         return f"{self.call}({self.arguments}): {errno_name(self.errno or 0)} ({os.strerror(self.errno or 0)})"
@@ -172,8 +177,9 @@ def syscall(
                 except KernelError:
                     raise
                 except OSError as error:
-                    text = _arguments(function, args, kwargs, show)
-                    raise kernel_error(error.errno or 0, call_name, text) from None
+                    raise kernel_error(
+                        error.errno or 0, call_name, lambda: _arguments(function, args, kwargs, show)
+                    ) from None
             text = _arguments(function, args, kwargs, show)
             return _watched(watcher, call_name, text, page, lambda: function(*args, **kwargs))
 
@@ -218,15 +224,15 @@ def _watched(watcher: Watch, name: str, text: str, man: str, action: Callable[[]
 _kinds: dict[type[OSError], type[KernelError]] = {}
 
 
-def kernel_error(number: int, call: str, arguments: str) -> KernelError:
-    """A `KernelError` that is also the OSError subclass for its errno."""
+def kernel_error(number: int, call: str, arguments: str | Callable[[], str]) -> KernelError:
+    """A `KernelError` that is also the OSError subclass for its errno; `arguments` as text, or what makes it."""
     base = type(OSError(number, ""))
     kind = _kinds.get(base)
     if kind is None:
         bases = (KernelError,) if base is OSError else (KernelError, base)
         kind = _kinds[base] = type("KernelError", bases, {})
     error = kind(number, os.strerror(number))
-    error.call, error.arguments = call, arguments
+    error.call, error.describe = call, arguments if callable(arguments) else lambda: arguments
     return error
 
 

@@ -23,16 +23,15 @@ container), `rules`, `elements`, `publishing` and `ruleset` (who may reach whom,
 `forward` and `answering` (the name server), `shaping` and `counters` (bandwidth).
 """
 
-from minicontainer.network import bridge
-from minicontainer.network.bridge import Bridge, bridge_name
 from minicontainer.network.modes import HostNetwork, JoinNetwork, NoNetwork
-from minicontainer.network.ports import Port
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from minicontainer.network.bridge import Bridge, bridge_name
     from minicontainer.network.definition import Network
     from minicontainer.network.join import Join
     from minicontainer.network.membership import Endpoint
+    from minicontainer.network.ports import Port
 
 __all__ = [
     "Bridge",
@@ -47,11 +46,18 @@ __all__ = [
     "reset",
 ]
 
-_LATER = {"Join": "join", "Endpoint": "membership", "Network": "definition"}
+_LATER = {
+    "Bridge": "bridge",
+    "bridge_name": "bridge",
+    "Endpoint": "membership",
+    "Join": "join",
+    "Network": "definition",
+    "Port": "ports",
+}
 
 
 def __getattr__(name: str) -> object:
-    """What a container on the default bridge does not need is imported when it is asked for."""
+    """What a container without a network does not need is imported when it is asked for."""
     if name in _LATER:
         return getattr(__import__(f"{__name__}.{_LATER[name]}", fromlist=[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -62,6 +68,6 @@ def reset() -> list[str]:
 
     For after a crash that left no records; containers that still run lose their network.
     """
-    from minicontainer.network import membership
+    from minicontainer.network import bridge, membership
 
     return bridge.reset() + membership.reset()

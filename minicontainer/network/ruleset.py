@@ -9,9 +9,9 @@ Source: <linux/netfilter/nf_tables.h>.
 
 from __future__ import annotations
 
-import json
 import struct
 
+from minicontainer.lean import loads
 from minicontainer.network import publishing
 from minicontainer.network.elements import NFPROTO_INET
 from minicontainer.network.netlink import NETLINK_NETFILTER, NFNL_SUBSYS_NFTABLES, Netlink, attributes
@@ -62,7 +62,7 @@ class RuleSet:
         """What other instances have published, each with its table's name."""
         forward = [family for family, name, hook in chains if hook == NF_INET_FORWARD and not _is_ours(family, name)]
         if list_rules is not None and self.generation != known and {NFPROTO_INET, NFPROTO_IPV4} & set(forward):
-            self._look_at_others(json.loads(list_rules())["nftables"], mark)
+            self._look_at_others(loads(list_rules())["nftables"], mark)
 
     def _look_at_others(self, objects: list[dict[str, Any]], mark: str) -> None:
         last_rules: dict[tuple[str, str, str], dict[str, Any]] = {}

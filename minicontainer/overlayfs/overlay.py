@@ -34,6 +34,7 @@ class Overlay(Part):
     """
 
     namespaces = linux.CLONE_NEWNS
+    meanwhile = True
 
     def __init__(
         self,
@@ -63,15 +64,18 @@ class Overlay(Part):
         return {"directory": self.directory, "ephemeral": True}
 
     def prepare(self, host: Host) -> None:
-        """Make the directories. `<exec root>/rootfs` is made once and stays: every container hangs its own there."""
+        """Make the directories, and the overlay, mounted nowhere. `<exec root>/rootfs` is made once and stays: every
+        container hangs its own there."""
         self.rootfs = f"{state.exec_root()}/rootfs"
         os.makedirs(self.rootfs, exist_ok=True)
         make(self.directory, self.layers)
+        if not host.flags & linux.CLONE_NEWUSER:
+            host.give("overlay", detached(self.layers, self.directory, self.options))
 
     def attach(self, host: Host) -> None:
-        """Make the overlay, mounted nowhere, and hand it over."""
-        pid = host.pid if host.flags & linux.CLONE_NEWUSER else 0
-        host.give("overlay", detached(self.layers, self.directory, self.options, pid))
+        """The same where the owners of the files depend on the process: on its user namespace."""
+        if host.flags & linux.CLONE_NEWUSER:
+            host.give("overlay", detached(self.layers, self.directory, self.options, host.pid))
 
     def mount(self, inside: Inside) -> None:
         """Hang it into the container's mount namespace, of which nobody else must hear."""

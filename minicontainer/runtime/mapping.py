@@ -39,6 +39,23 @@ def write(pid: int, uids: Lines, gids: Lines) -> None:
         _by_tool("newgidmap", pid, gids)
 
 
+def made(uids: Lines, gids: Lines) -> int:
+    """A descriptor of a user namespace with these maps and nobody in it: what an idmapped mount goes by."""
+    waiting, end = os.pipe2(os.O_CLOEXEC)
+    pid, pidfd = linux.clone3(linux.CLONE_NEWUSER)
+    if pid == 0:
+        os.close(end)
+        os.read(waiting, 1)  # until we are done with it, or dead
+        os._exit(0)
+    try:
+        write(pid, uids, gids)
+        return linux.open(f"/proc/{pid}/ns/user", os.O_RDONLY)
+    finally:
+        for fd in (waiting, end, pidfd):
+            os.close(fd)
+        os.waitid(os.P_PID, pid, os.WEXITED)
+
+
 def as_lines(ranges: Lines) -> str:
     """As the kernel reads them."""
     return "".join(f"{inside} {outside} {count}\n" for inside, outside, count in ranges)

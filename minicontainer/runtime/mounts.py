@@ -85,7 +85,7 @@ class Mount:
     """One entry of config.json's `mounts`, understood.
 
     `attributes` are for a bind's own mount, `everywhere` (options that begin with r: `rro`) for all below it too.
-    `propagation` is (type, recursive) or None. `idmap` is None, "idmap" or "ridmap".
+    `propagation` is (type, recursive) or None. `idmap` is None, "idmap" or "ridmap"; by `mappings`, if there are any.
     `copy_up`: a tmpfs begins with what it hides.
     """
 
@@ -101,15 +101,18 @@ class Mount:
         self.propagation: list[tuple[int, bool]] = []
         self.idmap: str | None = None
         self.copy_up = False
-        self.uid_mappings = entry.get("uidMappings") or []
-        self.gid_mappings = entry.get("gidMappings") or []
+        self.mappings = {name: entry.get(name) or [] for name in ("uidMappings", "gidMappings")}
         data: list[str] = []
         for option in options:
             self._take(option, data)
         self.data = ",".join(data)
         if self.copy_up and self.type != "tmpfs":
             raise UsageError(f"mounts: tmpcopyup is for a tmpfs, and {self.destination} is none")
-        if (self.uid_mappings or self.gid_mappings or self.idmap) and not self.bind:
+        if any(self.mappings.values()):
+            self.idmap = self.idmap or "idmap"
+            if not all(self.mappings.values()):
+                raise UsageError(f"mounts: {self.destination} has mappings for users or for groups only, not for both")
+        if self.idmap and not self.bind:
             raise UsageError(f"mounts: {self.destination} is no bind mount, and only those can be idmapped")
 
     @property

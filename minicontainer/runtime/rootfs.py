@@ -93,7 +93,7 @@ class Rootfs(Part):
             raise UsageError(f"{mount.destination!r} cannot be mounted because it is inside /proc")
         if mount.destination == "/proc" and mount.type not in ("proc", "bind"):
             raise UsageError(f"{mount.destination!r} cannot be mounted because it is not of type proc")
-        if mount.idmap and not (mount.uid_mappings or self.user_namespace):
+        if mount.idmap and not (any(mount.mappings.values()) or self.user_namespace):
             raise UsageError(f"mounts: {mount.destination} is to be idmapped, but by no mapping")
 
     # ------------------------------------------------------------------------------------------------ on the host
@@ -114,10 +114,12 @@ class Rootfs(Part):
             if mount.bind:
                 try:
                     host.give(f"mount {number}", self._copy(mount, host.pid))
-                except PermissionError:
-                    # whoever is not root copies no mounts: the process, root of its own mount namespace, may
-                    if mount.idmap or mount.uid_mappings or not self.user_namespace:
+                except PermissionError as error:
+                    if mount.idmap:
+                        raise _not_idmapped(mount, error) from None
+                    if not self.user_namespace:
                         raise
+                    # whoever is not root copies no mounts: the process, root of its own mount namespace, may
 
     def _copy(self, mount: Mount, pid: int = 0) -> int:
         """A detached copy of what is to be bound, with the attributes it will have."""
@@ -126,7 +128,7 @@ class Rootfs(Part):
             linux.AT_FDCWD, mount.source, linux.OPEN_TREE_CLONE | linux.OPEN_TREE_CLOEXEC | recursive
         )
         try:
-            if mount.idmap or mount.uid_mappings:
+            if mount.idmap:
                 self._idmap(mount, tree, pid)
             kind, all_below = mount.propagation[-1] if mount.propagation else (linux.MS_PRIVATE, True)
             if kind != linux.MS_SHARED or mount.propagation:
@@ -157,25 +159,25 @@ class Rootfs(Part):
             ) from None
 
     def _idmap(self, mount: Mount, tree: int, pid: int) -> None:
-        if mount.uid_mappings:
-            raise UsageError(f"mounts: {mount.destination}: mappings of its own for one mount are not supported")
-        namespace = linux.open(f"/proc/{pid}/ns/user", os.O_RDONLY)
+        """Have the copy show other owners: those of its own maps, or of the container's user namespace."""
+        maps = [mapping.ranges(mount.mappings, name) for name in ("uidMappings", "gidMappings")]
         try:
-            below = linux.AT_RECURSIVE if mount.idmap == "ridmap" else 0
-            linux.mount_setattr(
-                tree,
-                "",
-                linux.AT_EMPTY_PATH | below,
-                set_attributes=linux.MOUNT_ATTR_IDMAP,
-                userns_fd=namespace,
-            )
-        finally:
-            os.close(namespace)
+            namespace = mapping.made(*maps) if any(maps) else linux.open(f"/proc/{pid}/ns/user", os.O_RDONLY)
+            try:
+                below = linux.AT_RECURSIVE if mount.idmap == "ridmap" else 0
+                flags = linux.AT_EMPTY_PATH | below
+                linux.mount_setattr(tree, "", flags, set_attributes=linux.MOUNT_ATTR_IDMAP, userns_fd=namespace)
+            finally:
+                os.close(namespace)
+        except OSError as error:
+            raise _not_idmapped(mount, error) from None
 
     # -------------------------------------------------------------------------------------------- in the process
 
     def join(self, inside: Inside) -> None:
-        linux.mount(None, "/", flags=linux.MS_REC | (self.propagation or linux.MS_SLAVE))
+        # an unbindable root could not be bound here: it becomes one in the end
+        kind = self.propagation if self.propagation != linux.MS_UNBINDABLE else 0
+        linux.mount(None, "/", flags=linux.MS_REC | (kind or linux.MS_SLAVE))
 
     def mount(self, inside: Inside) -> None:
         _make_parent_private(self.rootfs)
@@ -207,8 +209,12 @@ class Rootfs(Part):
                 linux.mount_setattr(root, "", linux.AT_EMPTY_PATH, set_attributes=linux.MOUNT_ATTR_RDONLY)
             linux.fchdir(root)
         if self.pivot:
+            old = linux.open("/", os.O_PATH | os.O_DIRECTORY)
             linux.pivot_root(".", ".")
-            # what is unmounted here must not be unmounted on the host
+            # what is unmounted here must not be unmounted on the host. By its descriptor: "." is the new root, below
+            # which there are binds that shall be shared
+            linux.fchdir(old)
+            os.close(old)
             linux.mount(None, ".", flags=linux.MS_SLAVE | linux.MS_REC)
             linux.umount2(".", linux.MNT_DETACH)
         else:
@@ -216,8 +222,10 @@ class Rootfs(Part):
             linux.mount(self.rootfs, "/", flags=linux.MS_MOVE)
             linux.chroot(".")
         linux.chdir("/")
-        if self.propagation in (linux.MS_SHARED, linux.MS_UNBINDABLE):
-            linux.mount(None, "/", flags=linux.MS_REC | self.propagation)
+        if self.propagation == linux.MS_SHARED:
+            linux.mount(None, "/", flags=linux.MS_REC | linux.MS_SHARED)
+        elif self.propagation == linux.MS_UNBINDABLE:  # alone: a terminal is still to be bound from /dev/pts
+            linux.mount(None, "/", flags=linux.MS_UNBINDABLE)
 
     def seal(self, inside: Inside) -> None:
         for mount in self.mounts:
@@ -381,6 +389,13 @@ def _mount(root: int, mount: Mount) -> None:
                 clear_attributes=mount.everywhere.clear,
             )
         os.close(fd)
+
+
+def _not_idmapped(mount: Mount, error: OSError) -> HostError:
+    return HostError(
+        f"mounts: {mount.source} cannot be idmapped: {error}",
+        hint='it takes root, and a filesystem that knows how; mount_setattr(2), "ID-mapped mounts"',
+    )
 
 
 def _check_ordinary(root: int, destination: str) -> None:

@@ -24,7 +24,7 @@ KILLED_WITHIN = 10
 
 def create(root: str, options: Options, words: list[str]) -> int:
     """Make a container that waits for `start`."""
-    _make(root, options, words, hold=True)
+    _make(root, options, words, keep=_kept(options), hold=True)
     return 0
 
 
@@ -32,8 +32,9 @@ def run(root: str, options: Options, words: list[str]) -> int:
     """Make a container, start it, wait for its end, delete it. With --detach only the first two."""
     from minicontainer.runtime import foreground
 
+    keep = _kept(options)
     wake = -1 if options.get("detach") else foreground.catch()
-    container, made = _make(root, options, words, hold=False)
+    container, made = _make(root, options, words, keep=keep, hold=False)
     poststart(container)
     if options.get("detach"):
         return 0
@@ -44,7 +45,7 @@ def run(root: str, options: Options, words: list[str]) -> int:
             _destroy(container)
 
 
-def _make(root: str, options: Options, words: list[str], *, hold: bool) -> Any:
+def _make(root: str, options: Options, words: list[str], *, keep: int, hold: bool) -> Any:
     from minicontainer.runtime import groups
 
     groups.expect_moves()
@@ -63,7 +64,7 @@ def _make(root: str, options: Options, words: list[str], *, hold: bool) -> Any:
         container,
         bundle,
         hold=hold,
-        keep=_kept(options),
+        keep=keep,
         console_socket=_path(options, "console-socket"),
         pid_file=_path(options, "pid-file"),
     )
@@ -76,9 +77,18 @@ def _path(options: Options, name: str) -> str:
 
 
 def _kept(options: Options) -> int:
-    """How many descriptors after the standard streams go on to the process: those asked for, a service's sockets."""
+    """How many descriptors after the standard streams go on to the process: those asked for, a service's sockets.
+
+    Asked before we open any: those would take the numbers of what is missing. Raises UsageError.
+    """
     sockets = os.environ.get("LISTEN_FDS", "")
-    return (options.get("preserve-fds") or 0) + (int(sockets) if sockets.isdecimal() else 0)
+    keep = (options.get("preserve-fds") or 0) + (int(sockets) if sockets.isdecimal() else 0)
+    for fd in range(3, 3 + keep):
+        try:
+            os.fstat(fd)
+        except OSError:
+            raise UsageError(f"--preserve-fds {keep}: there is no descriptor {fd}") from None
+    return keep
 
 
 def _check_terminal(terminal: bool, detached: bool, socket: str | None) -> None:
@@ -306,12 +316,13 @@ def exec_(root: str, options: Options, words: list[str]) -> int:
     else:
         process = joining.process_of(config, options, words[1:])
     _check_terminal(bool(process.get("terminal")), bool(options.get("detach")), options.get("console-socket"))
+    keep = _kept(options)
     wake = -1 if options.get("detach") else foreground.catch()
     made = joining.join(
         container,
         process,
         config=config,
-        keep=_kept(options),
+        keep=keep,
         console_socket=_path(options, "console-socket"),
         pid_file=_path(options, "pid-file"),
         ignore_paused=bool(options.get("ignore-paused")),
