@@ -295,6 +295,23 @@ def test_a_second_container_joins_the_user_namespace_of_the_first(mine: UserBund
     assert mine.tell("exec", second, "id", "-u") == "0\n"
 
 
+def test_a_users_own_interpreter_cannot_be_written_through_a_container(mine: UserBundle) -> None:
+    """CVE-2019-5736 without root: what the container overwrites, its maker would execute outside of it."""
+    own = mine.directory / "python3"
+    shutil.copy(PYTHON, own)
+    mine.hold(own)
+    mine.ours = mine.command = [os.fspath(own), *mine.command[1:]]
+    name = mine.create("sleep", "100")  # which waits with our program in memory
+    pid = mine.state(name)["pid"]
+    assert os.readlink(f"/proc/{pid}/exe") == "/memfd:python (deleted)"
+    with open(f"/proc/{pid}/exe", "rb") as program:  # kept open, until nobody executes it
+        mine.tell("delete", "--force", name)
+        wait_until(lambda: not os.path.exists(f"/proc/{pid}") or os.waitpid(pid, os.WNOHANG)[0], "its end")
+        with pytest.raises(PermissionError), open(f"/proc/self/fd/{program.fileno()}", "r+b", buffering=0) as again:
+            again.write(b"overwritten")
+    assert own.read_bytes() == Path(PYTHON).read_bytes()
+
+
 # ----------------------------------------------------------------------------------------------- what is refused
 
 

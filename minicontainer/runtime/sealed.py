@@ -28,7 +28,7 @@ ENTERING = frozenset(("create", "run", "exec"))
 OPEN_TREE, MOUNT_SETATTR = 428, 442  # the same on every architecture
 AT_FDCWD, AT_EMPTY_PATH = -100, 0x1000
 CLONE_AND_CLOSE = 0x1 | os.O_CLOEXEC
-MOUNT_ATTR_RDONLY, MS_PRIVATE = 0x1, 0x40000
+MOUNT_ATTR_RDONLY, MS_PRIVATE, MFD_EXEC = 0x1, 0x40000, 0x10
 READ_ONLY = b"".join(number.to_bytes(8, sys.byteorder) for number in (MOUNT_ATTR_RDONLY, 0, MS_PRIVATE, 0))
 """struct mount_attr: what is set, what is cleared, how mounts on it spread (not at all), no user namespace."""
 
@@ -40,6 +40,9 @@ def ensure() -> None:
     """
     if not os.access(PROGRAM, os.W_OK):  # EROFS, or not ours
         return
+    if os.geteuid():
+        _ensure_copy()
+        return
     fd = _call(OPEN_TREE, AT_FDCWD, PROGRAM.encode(), CLONE_AND_CLOSE)
     _call(MOUNT_SETATTR, fd, b"", AT_EMPTY_PATH, READ_ONLY, len(READ_ONLY))
     if place := sys._xoptions.get("sealed"):
@@ -47,6 +50,30 @@ def ensure() -> None:
             _keep(fd, str(place))
         except OSError:
             pass  # no such place for us: it costs every start a second one, and no safety
+    os.execve(fd, sys.orig_argv, os.environ)
+
+
+def _ensure_copy() -> None:
+    """For somebody who may mount nothing and has an interpreter of their own: a copy in memory that nobody can write.
+
+    memfd_create(2), fcntl(2), "File Sealing"
+    """
+    import fcntl
+
+    with open(PROGRAM, "rb") as program:
+        try:
+            if fcntl.fcntl(program, fcntl.F_GET_SEALS) & fcntl.F_SEAL_WRITE:
+                return
+        except OSError:
+            pass  # a file on a disk
+        try:
+            fd = os.memfd_create("python", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | MFD_EXEC)
+        except OSError:  # before Linux 6.3 all of them can be executed, and the flag is not known
+            fd = os.memfd_create("python", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        while os.sendfile(fd, program.fileno(), None, 1 << 30):
+            pass
+    every = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, every)
     os.execve(fd, sys.orig_argv, os.environ)
 
 
