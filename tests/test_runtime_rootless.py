@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,10 @@ RANGE = 700000
 
 needs_runc = pytest.mark.skipif(not shutil.which("runc"), reason="runc is the peer: apt-get install runc")
 needs_nsenter = pytest.mark.skipif(not shutil.which("nsenter"), reason="nsenter comes with util-linux")
-needs_uidmap = pytest.mark.skipif(not shutil.which("newuidmap"), reason="ranges need apt-get install uidmap")
+needs_uidmap = pytest.mark.skipif(
+    not shutil.which("newuidmap") or not os.path.exists("/etc/subuid"),
+    reason="ranges need newuidmap and /etc/subuid: apt-get install uidmap",
+)
 pytestmark = [
     pytest.mark.skipif(
         not int(Path("/proc/sys/user/max_user_namespaces").read_text()), reason="this host forbids user namespaces"
@@ -428,26 +432,30 @@ def test_a_group_that_the_user_was_given_is_used(mine: UserBundle, given: Path) 
 # ------------------------------------------------------------------------------------------------------- ranges
 
 
-def with_ranges(mine: UserBundle, text: str, *words: str) -> subprocess.CompletedProcess[str]:
-    """`run` where the user has a name, and /etc/subuid and /etc/subgid say `text`."""
-    line = f"tester:x:{USER}:{USER}::/:/bin/sh\n"
-    files = {"subuid": text, "subgid": text, "passwd": Path("/etc/passwd").read_text() + line}
-    files["group"] = Path("/etc/group").read_text() + f"tester:x:{USER}:\n"
-    binds = []
+def named(mine: UserBundle, ids: str, command: list[str], **env: str) -> subprocess.CompletedProcess[str]:
+    """A command of the user's where the user has a name, and /etc/subuid and /etc/subgid say `ids`."""
+    files = {"subuid": ids, "subgid": ids, "group": Path("/etc/group").read_text() + f"tester:x:{USER}:\n"}
+    files["passwd"] = Path("/etc/passwd").read_text() + f"tester:x:{USER}:{USER}::{mine.directory}:/bin/sh\n"
     for name, content in files.items():
         (mine.directory / name).write_text(content)
-        binds.append(f"touch /etc/{name}; mount --bind {mine.directory / name} /etc/{name}")
-    mine.write()
-    command = [*mine.command, "--root", f"{mine.root}-{os.path.basename(mine.command[0])}", *words]
-    user = f'exec setpriv --reuid={USER} --regid={USER} --clear-groups "$@"'
+    steps = [f"mount --bind {mine.directory / name} /etc/{name}" for name in files]
+    steps.append(f'exec setpriv --reuid={USER} --regid={USER} --clear-groups "$@"')
     return subprocess.run(
-        ["unshare", "--mount", "--propagation", "private", "sh", "-c", "; ".join([*binds, user]), "sh", *command],
-        env=mine.env,
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c", " && ".join(steps), "sh", *command],
+        env=mine.env | env,
         cwd=mine.directory,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
+        timeout=120,
     )
+
+
+def with_ranges(mine: UserBundle, ids: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """What the bundle's runtime does then."""
+    mine.write()
+    root = f"{mine.root}-{os.path.basename(mine.command[0])}"
+    return named(mine, ids, [*mine.command, "--root", root, *words])
 
 
 def ranged(mine: UserBundle) -> None:
@@ -457,7 +465,6 @@ def ranged(mine: UserBundle) -> None:
 
 @needs_runc
 @needs_uidmap
-@pytest.mark.skipif(not os.path.exists("/etc/subuid"), reason="/etc/subuid, over which the test's is bound, is missing")
 def test_a_range_is_mapped_by_newuidmap(mine: UserBundle) -> None:
     ranged(mine)
     mine.process["user"] = {"uid": 1000, "gid": 1000, "additionalGids": [60]}
@@ -512,3 +519,57 @@ def test_nothing_stays_of_a_create_that_was_killed(mine: UserBundle) -> None:
             process.wait()
         mine.tell("delete", "--force", name)
     assert not re.search(r"test-", mine.tell("list"))
+
+
+# ---------------------------------------------------------------------------------------------------- an engine
+
+
+@needs_uidmap
+@pytest.mark.skipif(not shutil.which("podman"), reason="podman is the engine: apt-get install podman")
+def test_podman_of_a_user_runs_its_containers_with_it(mine: UserBundle, rootfs: str) -> None:
+    runtime, settings, archive = (mine.directory / name for name in ("runtime.sh", "containers.conf", "root.tar"))
+    runtime.write_text(f'#!/bin/sh\nexec {" ".join(mine.ours)} "$@"\n')
+    runtime.chmod(0o755)
+    settings.write_text('[containers]\ndefault_ulimits = []\n[engine]\nevents_logger = "none"\n')
+    subprocess.run(["tar", "-C", rootfs, "-cf", archive, "."], check=True)
+    short = Path(tempfile.mkdtemp(prefix="mc-", dir="/var/tmp"))  # it takes no runroot of more than 50 characters
+    places = {name: short / name for name in ("root", "runroot", "tmpdir", "own")}
+    own = places.pop("own")
+    own.mkdir(0o700)
+    base = ["podman", *(word for name, path in places.items() for word in (f"--{name}", os.fspath(path)))]
+    base += ["--cgroup-manager", "cgroupfs", "--storage-driver", "vfs", "--runtime", os.fspath(runtime)]
+    mine.hold(mine.directory, short)
+    env = {"CONTAINERS_CONF": os.fspath(settings), "HOME": os.fspath(mine.directory), "XDG_RUNTIME_DIR": os.fspath(own)}
+
+    def podman(*words: str, code: int = 0) -> str:
+        done = named(mine, f"tester:{RANGE}:65536\n", [*base, *words], **env)
+        assert done.returncode == code, f"{words}: {done.stderr}"
+        return done.stdout
+
+    alone = ("run", "--rm", "--network", "none")
+    try:
+        podman("import", os.fspath(archive), "box")
+        said = podman(*alone, "box", "sh", "-c", "id -u; cat /proc/self/uid_map; grep Seccomp: /proc/self/status")
+        assert said.split() == ["0", "0", str(USER), "1", "1", str(RANGE), "65536", "Seccomp:", "2"]
+        assert podman("run", "--rm", "--network", "host", "box", "readlink", "/proc/self/ns/net") == (
+            os.readlink("/proc/self/ns/net") + "\n"
+        )
+        assert podman(*alone, "--userns", "keep-id", "box", "id", "-u") == f"{USER}\n"
+        assert podman(*alone, "--user", "1000:60", "--group-add", "5", "box", "id", "-G").split() == ["60", "5"]
+        podman(*alone, "box", "sh", "-c", "exit 5", code=5)
+        podman(*alone, "box", "/no/such/command", code=127)
+        podman(*alone, "--read-only", "box", "touch", "/file", code=1)
+        assert podman(*alone, "--privileged", "box", "grep", "CapBnd", "/proc/self/status").endswith("ffff\n")
+        podman("run", "--detach", "--name", "one", "--network", "none", "box", "sleep", "100")
+        assert podman("exec", "one", "hostname")
+        podman("exec", "one", "sh", "-c", "exit 9", code=9)
+        beside = podman(
+            "run", "--rm", "--pid", "container:one", "--network", "container:one", "box", "ps", "-o", "args"
+        )
+        assert "sleep 100" in beside
+        assert podman("inspect", "one", "--format", "{{.OCIRuntime}}").strip() == os.fspath(runtime)
+        podman("stop", "--time", "0", "one")
+    finally:
+        podman("rm", "--all", "--force", "--time", "0")
+        podman("system", "migrate")  # which ends the process that keeps the user namespace
+        shutil.rmtree(short)

@@ -35,6 +35,10 @@ class Entered(Namespaces):
     def prepare(self, host: Host) -> None:
         super().prepare(host)
         if not self.own_users:
+            if host.pid_namespace is not None and mapping.restricted():
+                # root of a user namespace only: one that has been set for the clone could not be set back to the host's
+                host.entrances.append((host.pid_namespace, linux.CLONE_NEWPID))
+                host.pid_namespace = None
             return
         for kind in self.joined:
             if kind == "pid" and host.pid_namespace is not None:

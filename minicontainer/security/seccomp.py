@@ -10,6 +10,7 @@ reboot empties, and only then the kernel changes), so that a start costs a read 
 
 from __future__ import annotations
 
+import errno
 import os
 
 from minicontainer import linux, state
@@ -82,11 +83,13 @@ class Seccomp(Part):
 
 def _filter(profile: Profile | None, kept: int) -> tuple[bytes, int]:
     """The filter and the flags to load it with; made now, or found where it was kept."""
-    path = f"{state.exec_root()}/seccomp/{_name(profile, kept)}"
+    place = _place()
+    path = f"{place}/{_name(profile, kept)}"
     try:
-        with open(path, "rb", buffering=0) as file:
-            kept_one: bytes = file.readall()
-        return kept_one[4:], int.from_bytes(kept_one[:4], "little")
+        if place:
+            with open(path, "rb", buffering=0) as file:
+                kept_one: bytes = file.readall()
+            return kept_one[4:], int.from_bytes(kept_one[:4], "little")
     except FileNotFoundError:
         pass
     from minicontainer.security import policy
@@ -98,9 +101,31 @@ def _filter(profile: Profile | None, kept: int) -> tuple[bytes, int]:
         if plain["defaultAction"] == "SCMP_ACT_NOTIFY":
             raise UsageError("the seccomp profile: SCMP_ACT_NOTIFY by default would ask about the exec itself")
         flags |= linux.SECCOMP_FILTER_FLAG_NEW_LISTENER
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    state.write_file(path, flags.to_bytes(4, "little") + program)
+    if place:
+        state.write_file(path, flags.to_bytes(4, "little") + program)
     return program, flags
+
+
+def _place() -> str:
+    """Where filters are kept: with all that runs, or in the part of /run that is a user's own; "" where there is none.
+
+    Never where somebody else could have put one for us.
+    """
+    place = f"{state.exec_root()}/seccomp"
+    if os.access(place, os.W_OK):
+        return place
+    try:
+        os.makedirs(place, mode=0o700, exist_ok=True)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+    if os.access(place, os.W_OK):
+        return place
+    if not (own := os.environ.get("XDG_RUNTIME_DIR")):
+        return ""
+    place = f"{own}/minicontainer/seccomp"
+    os.makedirs(place, mode=0o700, exist_ok=True)
+    return place
 
 
 def _name(profile: Profile | None, kept: int) -> str:
