@@ -20,6 +20,8 @@ import pytest
 from bundles import OURS, Bundle
 
 from minicontainer import linux, state
+from minicontainer.runtime import groups
+from minicontainer.runtime.cgroup import Cgroup
 from minicontainer.security import labels
 
 needs_runc = pytest.mark.skipif(not shutil.which("runc"), reason="runc is the peer: apt-get install runc")
@@ -533,6 +535,23 @@ def test_a_terminal_needs_somebody_to_take_it(bundle: Bundle) -> None:
     done = bundle.ask("create", bundle.name())
     assert done.returncode == 1
     assert "console socket" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("path", "own", "expected"),
+    [
+        ("", "/", "/one"),
+        ("", "/user.slice/shell.scope", "/user.slice/one"),
+        ("mine", "/user.slice/shell.scope", "/user.slice/mine"),
+        ("/engine/one", "/user.slice/shell.scope", "/engine/one"),
+    ],
+)
+def test_on_v2_a_group_stands_beside_its_callers(
+    monkeypatch: pytest.MonkeyPatch, path: str, own: str, expected: str
+) -> None:
+    """Where runc puts it too: a group that has processes cannot pass its controllers on."""
+    monkeypatch.setattr(groups, "trees", lambda: [groups.Tree("/sys/fs/cgroup", (), own)])
+    assert Cgroup(path, "one", {}).directories == {"unified": f"/sys/fs/cgroup{expected}"}
 
 
 # --------------------------------------------------------------------------------------------- what is refused

@@ -33,12 +33,10 @@ class Cgroup(Part):
         self.asked_for, self.lenient = bool(path), lenient
         self.trees = groups.trees()
         for tree in self.trees:
-            if not path:
-                below = f"{tree.own.rstrip('/')}/{id}"
-            elif path.startswith("/"):
-                below = os.path.normpath(path)
-            else:
-                below = os.path.normpath(f"{tree.own}/{path}")
+            # on v2 beside our own group: one that has processes in it passes no controllers on, cgroups(7)
+            beside = len(self.trees) == 1 and not tree.controllers
+            above = os.path.dirname(tree.own) if beside else tree.own
+            below = os.path.normpath(path if path.startswith("/") else f"{above.rstrip('/')}/{path or id}")
             if below == "/" or "/.." in below:
                 raise UsageError(f"linux.cgroupsPath: {path!r} is no place for a container")
             tree.directory = tree.top + below
