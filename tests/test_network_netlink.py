@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,15 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from minicontainer import linux
-from minicontainer.network import links, netlink
+from minicontainer.container import Container, failures
+from minicontainer.errors import StartError
+from minicontainer.network import Bridge, links, netlink
 from minicontainer.network.addresses import Subnet
 
 if TYPE_CHECKING:
     from networks import Machine
+
+    from minicontainer.network.netlink import Netlink
 
 pytest_plugins = ["networks"]
 
@@ -125,3 +130,24 @@ def test_dump_larger_than_one_datagram_is_complete(machine: Machine) -> None:
     subprocess.run(["ip", "-batch", "-"], input=script, text=True, check=True, env=machine.environment)
     with netlink.Netlink() as connection:
         assert len([it for it in links.routed_subnets(connection) if str(it).startswith("10.")]) == 3000
+
+
+def test_failed_request_gets_a_hint_about_links_not_about_filesystems(machine: Machine) -> None:
+    """A cable that somebody removes between two requests of a start."""
+    create = links.create_veth
+
+    def removed_at_once(netlink: Netlink, name: str, *rest: Any) -> None:
+        create(netlink, name, *rest)
+        links.delete_link(netlink, name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(links, "create_veth", removed_at_once)
+        with pytest.raises(StartError, match=r"Bridge could not attach: RTM_NEWLINK\(.* hairpin on\)") as caught:
+            Container(["/bin/true"], Bridge(publish={8080: 80})).run()
+    assert caught.value.errno == errno.ENODEV
+    assert "the link is gone" in caught.value.hint
+    with pytest.raises(OSError, match=r"if_nametoindex\(nowhere\): ENODEV"):
+        links.index_of("nowhere")
+    assert failures.hint("if_nametoindex", errno.ENODEV) == caught.value.hint
+    assert "modprobe" in failures.hint("RTM_NEWQDISC", errno.EOPNOTSUPP)
+    assert "filesystem" in failures.hint("mount", errno.ENODEV)

@@ -381,6 +381,24 @@ os.kill(os.getpid(), signal.SIGKILL)
     server = networks.get("shop").server
     assert server is not None
     assert eventually(lambda: state.start_time(server["pid"]) == 0, 15)
+    assert eventually(lambda: networks.get("shop").members == {}, 15), "its spawner has undone what it left"
     machine.end(start(machine, Join("shop")))
-    assert networks.get("shop").members == {}, "the next start has undone what the killed one left"
     assert machine.view()["links"] == ["lo"]
+
+
+def test_addresses_of_both_families_come_from_their_ranges(machine: Machine) -> None:
+    subnets = {
+        "subnet": "10.9.0.0/24",
+        "range": "10.9.0.128/25",
+        "subnet6": "fd00:9::/64",
+        "range6": "fd00:9::8000/113",
+    }
+    networks.create("shop", **subnets)
+    one, two = start(machine, Join("shop")), start(machine, Join(Endpoint("shop", "10.9.0.7", "fd00:9::7")))
+    assert (inet(one), inet(one, family="inet6")) == (["10.9.0.128/24"], ["fd00:9::8080/64"])
+    assert (inet(two), inet(two, family="inet6")) == (["10.9.0.7/24"], ["fd00:9::7/64"])
+    networks.create("small", subnet="10.8.0.0/29", subnet6="fd00:8::/64", range6="fd00:8::4/127")
+    for _ in range(2):
+        start(machine, Join("small"))
+    with pytest.raises(ConflictError, match="no IPv6 address left: all of fd00:8::4/127"):
+        start(machine, Join("small"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -39,12 +40,14 @@ def test_network_from_creation_to_removal(machine: Machine) -> None:
     before = machine.view()
     words = (
         "--subnet 10.9.0.0/24 --subnet fd00:9::/64 --gateway 10.9.0.254 --ip-range 10.9.0.128/25 --mtu 1400 --internal"
+        " --ip-range fd00:9::8000/113"
     )
     assert command("network", "create", *words.split(), "shop") == "shop\n"
     command("network", "create", "other")
     found = inspect("shop")
     assert (found["subnet"], found["subnet6"], found["gateway"]) == ("10.9.0.0/24", "fd00:9::/64", "10.9.0.254")
     assert (found["range"], found["mtu"], found["internal"]) == ("10.9.0.128/25", 1400, True)
+    assert found["range6"] == "fd00:9::8000/113"
     assert command("network", "ls", "-q").split() == ["other", "shop"]
     listed = command("network", "ls").splitlines()
     assert listed[0].split() == ["NAME", "DRIVER", "SUBNET", "MEMBERS"]
@@ -143,6 +146,8 @@ def test_limits_are_asked_for_with_the_network(machine: Machine, image: str) -> 
         ("name=shop,download=fast", "'fast' is not a rate (bits per second"),
         ("name=shop,delay=soon", "'soon' is not a delay"),
         ("name=shop,loss=200%", "'200%' is not a part of the packets"),
+        ("name=shop,share=0", "'0' is not a share (1 to 100"),
+        ("name=shop,share=2", "network shop has no limit that its members could share"),
         ("name=shop,speed=1", "speed is not known (KEY is one of name, alias, ip"),
         ("alias=web", "names no network"),
         ("name=shop,name=back", "name is given twice"),
@@ -152,6 +157,24 @@ def test_limits_are_asked_for_with_the_network(machine: Machine, image: str) -> 
         ("shop --network shop", "network shop is named twice"),
     ):
         assert complaint in command("run", "--rm", "--network", *words.split(), image, "true", status=125)
+
+
+def test_members_share_the_limit_of_their_network(machine: Machine, image: str) -> None:
+    command("network", "create", "--download", "30M", "--upload", "3M", "shop")
+    found = inspect("shop")
+    assert (found["download"], found["upload"]) == (30_000_000, 3_000_000)
+    command("run", "-d", "--name", "one", "--network", "name=shop,share=2", image, "sleep", "1000")
+    command("run", "-d", "--name", "two", image, "sleep", "1000")
+    try:
+        command("network", "connect", "--share", "4", "shop", "two")
+        shown = machine.run("tc", "class", "show", "dev", found["link"])
+        assert "rate 10Mbit ceil 30Mbit" in shown
+        assert "rate 20Mbit ceil 30Mbit" in shown
+        command("network", "disconnect", "shop", "two")
+        shown = machine.run("tc", "class", "show", "dev", found["link"].replace("-n", "-s"))
+        assert shown.count("rate 3Mbit ceil 3Mbit") == 2, "the whole, and the only one who is left"
+    finally:
+        command("rm", "-f", "one", "two")
 
 
 def _queues(machine: Machine, link: str, kind: str) -> Any:
@@ -165,14 +188,28 @@ def _rate(machine: Machine, link: str) -> int:
 
 def test_explain_shows_a_join_in_words(machine: Machine, image: str) -> None:
     command("network", "create", "--ipv6", "shop")
-    done = subprocess.run(
-        [sys.executable, "-m", "minicontainer.cli", "run", "--rm", "--explain", "--network", "shop", image, "true"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    said = done.stderr
+    explain = [
+        sys.executable,
+        "-m",
+        "minicontainer.cli",
+        "run",
+        "--rm",
+        "--explain",
+        "--network",
+        "shop",
+        image,
+        "true",
+    ]
+    said = subprocess.run(explain, capture_output=True, text=True, check=True).stderr
     for words in ("RTM_NEWLINK(bridge mc", "RTM_NEWLINK(veth mc", "the name server of shop", "RTM_NEWADDR(fd"):
         assert words in said
-    for words in ("RTM_NEWROUTE(default via 10.", "NFT_MSG_NEWSETELEM(", "sender4 mc"):
+    for words in ("RTM_NEWROUTE(default via 10.", "nft(add table inet", "add element bridge"):
         assert words in said
+    command("run", "-d", "--name", "one", "--network", "shop", image, "sleep", "1000")
+    try:  # and into a network that stands
+        said = subprocess.run(explain, capture_output=True, text=True, check=True).stderr
+        assert "NFT_MSG_NEWSETELEM(sender4 mc" in said
+        assert "nft(" not in said
+    finally:
+        command("rm", "-f", "one")
+    assert "()" not in "".join(re.findall(r"(?:RTM|NFT)_\w+\(.?", said)), "each says what it is about"

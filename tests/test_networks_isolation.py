@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -352,3 +353,15 @@ def test_forward_policy_of_another_firewall_lets_our_networks_through(machine: M
     assert near.call("tcp", "198.51.100.1", 8080) == "it sees 198.51.100.2"
     machine.end(inside)
     assert machine.ruleset() == before
+
+
+def test_no_packet_is_lost_while_other_networks_come_and_go(machine: Machine) -> None:
+    for name in ("shop", "else"):
+        networks.create(name, ipv6=True)
+    one, two = start(machine, Join("shop")), start(machine, Join("shop"))
+    command = one.argv("ping", "-q", "-i", "0.001", "-c", "1500", two.address)
+    pings = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    for _ in range(8):
+        machine.end(start(machine, Join("else")))
+    said = pings.communicate()[0]
+    assert "1500 packets transmitted, 1500 received" in said, said

@@ -6,18 +6,22 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Any
 
+from joins import start
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 from pyroute2.netlink.rtnl.tcmsg import tcmsg
 
-from minicontainer.network import interfaces, macvlan, overlay, shaping
+from minicontainer.network import Endpoint, Join, interfaces, macvlan, networks, overlay, shaping, sharing
 from minicontainer.network.definition import Member, Network
 from minicontainer.network.netlink import message
 
 if TYPE_CHECKING:
+    from networks import Machine
     from pyroute2.netlink import nlmsg
+
+pytest_plugins = ["networks"]
 
 MAC = bytes.fromhex("026d0a090007")
 NETWORK = Network(
@@ -107,6 +111,22 @@ def test_tunnel_and_its_entries() -> None:
     assert (attribute(found, "NDA_DST"), attribute(found, "NDA_LLADDR")) == ("192.0.2.2", MAC.hex(":"))
 
 
+def test_tunnel_between_hosts_that_talk_ipv6() -> None:
+    record = NETWORK.record() | {"options": NETWORK.options | {"local": "2001:db8::1"}}
+    found = read(ifinfmsg, overlay.tunnel_request("mc0-x3", Network("wide", record)))
+    data = attribute(found, "IFLA_LINKINFO", "IFLA_INFO_DATA")
+    assert [attribute(data, name) for name in ("IFLA_VXLAN_LOCAL", "IFLA_VXLAN_LOCAL6")] == [None, "2001:db8::1"]
+    found = read(ndmsg, overlay.neighbour_request(5, "fe80::6d:aff:fe32:200", MAC))
+    assert (found["family"], attribute(found, "NDA_DST")) == (socket.AF_INET6, "fe80::6d:aff:fe32:200")
+    found = read(ndmsg, overlay.forwarding_request(5, MAC, "2001:db8::2"))
+    assert (found["family"], attribute(found, "NDA_DST")) == (7, "2001:db8::2")
+    found = read(rtmsg, interfaces.route_by_link_request("fe80::1", 5, "fd00:50:0:2::/64", 0, onlink=False))
+    names = ("RTA_DST", "RTA_GATEWAY", "RTA_OIF")
+    assert [attribute(found, name) for name in names] == ["fd00:50:0:2::", "fe80::1", 5]
+    found = read(rtmsg, interfaces.route_by_link_request("", 5, "fd00:50:0:2::/64", 0, onlink=False))
+    assert (found["family"], attribute(found, "RTA_GATEWAY")) == (socket.AF_INET6, None)
+
+
 def test_macvlan() -> None:
     found = read(ifinfmsg, macvlan.macvlan_request(4, 99, Member("10.9.0.7", interface="eth2"), 1500, "bridge"))
     names = ("IFLA_IFNAME", "IFLA_ADDRESS", "IFLA_LINK", "IFLA_MTU", "IFLA_NET_NS_PID")
@@ -132,3 +152,35 @@ def test_delay_and_a_bucket_behind_it() -> None:
     assert (latency, limit, loss) == (20_000 * 15.625, 1000, round(0xFFFFFFFF / 100))
     bucket = read(tcmsg, shaping.bucket_request(5, 20_000_000, shaping.NETEM + 1))
     assert bucket["parent"] == 0x20001
+
+
+def test_shares_of_a_whole_networks_limit() -> None:
+    found = read(tcmsg, sharing.queue_request(5))
+    assert (found["index"], found["handle"], found["parent"]) == (5, 0x10000, 0xFFFFFFFF)
+    assert attribute(found, "TCA_KIND") == "htb"
+    start = attribute(found, "TCA_OPTIONS", "TCA_HTB_INIT")
+    assert (start["version"], start["defcls"]) == (3, 0)
+    found = read(tcmsg, sharing.class_request(5, sharing.WHOLE, 0x10007, 8_000_000, 20_000_000, 50_000))
+    assert (found["handle"], found["parent"]) == (0x10007, 0x10001)
+    parameters = attribute(found, "TCA_OPTIONS", "TCA_HTB_PARMS")
+    assert (parameters["rate"], parameters["ceil"], parameters["quantum"]) == (1_000_000, 2_500_000, 50_000)
+    found = read(tcmsg, sharing.bytes_request(5, 0x10007, 100_000))
+    assert (found["handle"], found["parent"], attribute(found, "TCA_KIND")) == (0, 0x10007, "bfifo")
+    for version, address in ((4, "10.9.0.7"), (6, "fd00:9::7")):
+        request = sharing.filter_request(5, 7, version, address, sharing.WHERE["download", version])
+        found = read(tcmsg, request)
+        assert (found["parent"], attribute(found, "TCA_KIND")) == (0x10000, "u32")
+        assert found["info"] >> 16 == 14 + (version == 6)
+        assert attribute(found, "TCA_OPTIONS", "TCA_U32_CLASSID") == 0x10007
+
+
+def test_who_is_in_which_class_as_tc_reads_it(machine: Machine) -> None:
+    networks.create("shop", subnet="10.9.0.0/24", subnet6="fd00:9::/64", download="8M", upload="8M")
+    start(machine, Join(Endpoint("shop", "10.9.0.7", "fd00:9::a:7")))
+    link = networks.get("shop").link
+    for name, places in ((link, (16, 24)), (link.replace("-n", "-s"), (12, 8))):
+        shown = machine.run("tc", "filter", "show", "dev", name, "parent", "1:")
+        assert f"match 0a090007/ffffffff at {places[0]}" in shown
+        for count, word in enumerate(("fd000009", "00000000", "00000000", "000a0007")):
+            assert f"match {word}/ffffffff at {places[1] + 4 * count}" in shown
+        assert shown.count("flowid 1:2") == 2

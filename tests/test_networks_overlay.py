@@ -7,16 +7,17 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from joins import eventually
+from joins import eventually, six
 
 from minicontainer.errors import UsageError
 from minicontainer.network import networks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from networks import Machine, Place
@@ -26,16 +27,18 @@ pytest_plugins = ["networks"]
 # One host: it makes the network and a container in it, says where that is, and undoes both when told.
 HOST = """
 import json, os, sys
-number, peers, root = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+number, peers, root, local, six = int(sys.argv[1]), *sys.argv[2:]
 os.environ["MINICONTAINER_DATA_ROOT"] = f"{root}/data{number}"
 os.environ["MINICONTAINER_EXEC_ROOT"] = f"{root}/exec{number}"
 from minicontainer.container import Container
 from minicontainer.network import Join, networks
 if not os.path.exists(networks.path("wide")):
+    both = {"subnet6": "fd00:50::/48", "range6": f"fd00:50:0:{number}::/64"} if six else {}
     networks.create("wide", driver="overlay", subnet="10.50.0.0/16", range=f"10.50.{number}.0/24",
-                    options={"vni": "42", "local": f"192.0.2.{number}", "peers": peers})
+                    options={"vni": "42", "local": local, "peers": peers}, **both)
 container = Container(["/bin/sleep", "1000"], join := Join("wide"), name=f"on{number}").start()
-print(json.dumps({"pid": container.pid, "address": join.address, "link": networks.get("wide").link}), flush=True)
+link, addresses = networks.get("wide").link, join.addresses["wide"]
+print(json.dumps({"pid": container.pid, "addresses": addresses, "link": link}), flush=True)
 sys.stdin.read()
 container.kill()
 container.wait()
@@ -43,9 +46,11 @@ container.wait()
 
 
 class Hosts:
-    """A switch, and hosts on it: `places[n]` is host n's namespace, `containers[n]` its container's."""
+    """A switch, and hosts on it: `places[n]` is host n's namespace, `containers[n]` its container's. `six`: the network
+    has IPv6; `under`: what the hosts' own addresses begin with."""
 
     def __init__(self, machine: Machine, root: Path) -> None:
+        self.six, self.under = False, "192.0.2."
         self.machine, self.root, self.peers = machine, root, root / "peers"
         self.places: dict[int, Place] = {}
         self.containers: dict[int, Place] = {}
@@ -61,25 +66,29 @@ class Hosts:
 
         script = "ip link set lo up; echo 0 > /proc/sys/net/ipv4/ip_forward; echo ready; exec sleep 1000"
         process = self.machine.keep(["unshare", "-n", "sh", "-c", script])
-        place = self.places[number] = Place(self.machine, process.pid, f"192.0.2.{number}")
+        local = f"{self.under}{number}"
+        place = self.places[number] = Place(self.machine, process.pid, local)
         self.machine.run(
             *f"ip link add port{number} type veth peer name eth0 netns {process.pid}".split(),
         )
         self.machine.run(*f"ip link set port{number} master switch up".split())
-        place.run(*f"ip addr add 192.0.2.{number}/24 dev eth0".split())
+        place.run(
+            *f"ip addr add {local}/{'64' if ':' in local else '24'} dev eth0".split(), *["nodad"] * (":" in local)
+        )
         place.run(*["ip", "link", "set", "eth0", "up"])
         with self.peers.open("a") as file:
-            file.write(f"192.0.2.{number} 10.50.{number}.0/24\n")
+            file.write(f"{local} 10.50.{number}.0/24{f' fd00:50:0:{number}::/64' if self.six else ''}\n")
 
     def start(self, number: int) -> None:
         from networks import Place
 
-        command = self.places[number].argv(sys.executable, "-c", HOST, str(number), str(self.peers), str(self.root))
+        words = [str(number), str(self.peers), str(self.root), self.places[number].address, "6" * self.six]
+        command = self.places[number].argv(sys.executable, "-c", HOST, *words)
         agent = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.agents[number] = agent
         assert agent.stdout is not None
         said = json.loads(agent.stdout.readline())
-        self.containers[number] = Place(self.machine, said["pid"], said["address"])
+        self.containers[number] = Place(self.machine, said["pid"], said["addresses"][0])
         self.links[number] = said["link"]
 
     def end(self, number: int) -> None:
@@ -97,6 +106,20 @@ def hosts(machine: Machine, tmp_path: Path) -> Iterator[Hosts]:
     hosts.close()
 
 
+@contextmanager
+def tap(place: Place, capture: Path) -> Iterator[Callable[[], str]]:
+    """What passes a host's card during the block, as tcpdump shows it."""
+    argv = place.argv("tcpdump", "-i", "eth0", "-w", str(capture), "-U", "--immediate-mode")
+    watcher = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
+    assert watcher.stderr is not None
+    assert "listening" in watcher.stderr.readline()
+    try:
+        yield lambda: place.machine.run("tcpdump", "-nn", "-r", str(capture))
+    finally:
+        watcher.terminate()
+        watcher.communicate()
+
+
 def ping(place: Place, address: str) -> bool:
     return "1 received" in place.run("sh", "-c", f"ping -c 1 -W 1 {address} || true")
 
@@ -109,19 +132,9 @@ def test_containers_on_two_hosts_reach_each_other_in_udp(hosts: Hosts, tmp_path:
     one, two = hosts.containers[1], hosts.containers[2]
     assert (one.address, two.address) == ("10.50.1.2", "10.50.2.2")
     two.serve("tcp", 7, "two")
-    capture = tmp_path / "wire"
-    watcher = subprocess.Popen(
-        hosts.places[1].argv("tcpdump", "-i", "eth0", "-w", str(capture), "-U", "--immediate-mode"),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert watcher.stderr is not None
-    assert "listening" in watcher.stderr.readline()
-    assert one.call("tcp", two.address, 7) == f"two sees {one.address}", "and nothing has translated its address"
-    seen = lambda: hosts.machine.run("tcpdump", "-nn", "-r", str(capture))  # noqa: E731
-    assert eventually(lambda: "10.50.2.2.7 > 10.50.1.2" in seen())
-    watcher.terminate()
-    watcher.communicate()
+    with tap(hosts.places[1], tmp_path / "wire") as seen:
+        assert one.call("tcp", two.address, 7) == f"two sees {one.address}", "and nothing has translated its address"
+        assert eventually(lambda: "10.50.2.2.7 > 10.50.1.2" in seen())
     for line in seen().splitlines():
         if "10.50." in line and "ARP" not in line:
             assert "VXLAN, flags [I] (0x08), vni 42" in seen()
@@ -162,6 +175,60 @@ def test_names_are_known_on_all_hosts(hosts: Hosts) -> None:
     assert dig(one, "on3") == []
     # another host's name server hears its own kind only, no container past its own
     assert "status: REFUSED" in one.run("dig", "+tries=1", "+time=3", "@10.50.2.1", "on2")
+
+
+@pytest.mark.parametrize("under", ["192.0.2.", "2001:db8::"])
+def test_both_families_inside_the_tunnel_and_around_it(hosts: Hosts, tmp_path: Path, under: str) -> None:
+    hosts.six, hosts.under = True, under
+    for number in (1, 2, 3):
+        hosts.plug(number)
+    for number in (1, 2, 3):
+        hosts.places[number].run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=0")
+        hosts.start(number)
+    one, two, three = (hosts.containers[number] for number in (1, 2, 3))
+    assert [six(it) for it in (one, two)] == ["fd00:50:0:1::2", "fd00:50:0:2::2"]
+    two.serve("tcp", 7, "two")
+    assert one.call("tcp", two.address, 7) == f"two sees {one.address}"
+    with tap(hosts.places[1], tmp_path / "wire") as seen:
+        assert ping(one, six(three))
+        assert eventually(lambda: "ICMP6, echo reply" in seen())
+    kind = "IP6" if ":" in under else "IP"
+    assert f"{kind} {under}1." in seen(), "the outer packet"
+    assert "VXLAN, flags [I] (0x08), vni 42" in seen()
+    mtu = one.ip("link", "show", "eth0")[0]["mtu"]
+    assert mtu == (1430 if ":" in under else 1450)
+    assert "1 received" in one.run("ping", "-c", "1", "-M", "do", "-s", str(mtu - 48), six(two)), "a full frame fits"
+    assert ping(hosts.places[1], six(two)), "the host itself gets there, too"
+    assert one.ip("-6", "route", "get", six(two))[0]["gateway"] == "fd00:50:0:1::1"
+    # names of both families, forward and reverse
+    assert dig(one, "on2", "AAAA") == [six(two)]
+    assert dig(one, "on3.wide", "AAAA") == [six(three)]
+    assert dig(two, "on1", "A") == [one.address]
+    assert dig(one, "-x", six(two)) == ["on2.wide."]
+    # what the kernel was told: a router's link-local address for each other host
+    tunnel = hosts.links[1].replace("-n", "-x")
+    routes = [it for it in hosts.places[1].ip("-6", "route", "show", "dev", tunnel) if it["dst"].startswith("fd00:50:")]
+    assert {it["dst"] for it in routes} == {"fd00:50:0:2::/64", "fd00:50:0:3::/64"}
+    assert {it["gateway"][:6] for it in routes} == {"fe80::"}
+    # and is told anew when a host is gone from the file
+    hosts.end(3)
+    hosts.peers.write_text(re.sub(r"(?m)^\S+ 10\.50\.3\..*\n", "", hosts.peers.read_text()))
+    shown = lambda: hosts.places[1].run("ip", "-6", "route", "show", "dev", tunnel)  # noqa: E731
+    assert eventually(lambda: "fd00:50:0:3::" not in shown())
+    assert len(hosts.places[1].ip("-6", "neigh", "show", "dev", tunnel, "nud", "permanent")) == 1
+    assert ping(one, six(two))
+
+
+def test_published_port_of_an_overlay_is_reached_over_both_families(hosts: Hosts) -> None:
+    """By a host that has no container of the network, from outside of the overlay."""
+    hosts.six, hosts.under = True, "2001:db8::"
+    hosts.plug(1)
+    hosts.start(1)
+    hosts.machine.run("ip", "addr", "add", "2001:db8::99/64", "dev", "switch", "nodad")
+    one = hosts.containers[1]
+    outside = hosts.machine.run("sh", "-c", f"ping -6 -c 1 -W 1 {six(one)} 2>&1 || true")
+    assert "1 received" not in outside
+    assert ping(one, "2001:db8::99"), "out it goes, by the host's address"
 
 
 def test_eight_hosts_have_three_entries_for_each_other_one(hosts: Hosts) -> None:
@@ -242,11 +309,16 @@ def test_everything_of_an_overlay_goes_with_its_last_container(hosts: Hosts) -> 
     ("peers", "complaint"),
     [
         ("192.0.2.2", "line 1 of .* is not a host and its part"),
-        ("# me\nbanana 10.50.2.0/24", "line 2 of .*'banana' is not a host's IPv4 address"),
+        ("# me\nbanana 10.50.2.0/24", "line 2 of .*'banana' is not a host's address"),
         ("192.0.2.2 10.50.2.0/33", "line 1 of .* is not a subnet"),
         ("192.0.2.2 10.51.2.0/24", r"10\.51\.2\.0/24 is not a part of 10\.50\.0\.0/16"),
         ("192.0.2.2 10.50.0.0/20", "overlaps another host's part"),
         ("192.0.2.2 10.50.2.0/24\n192.0.2.3 10.50.2.128/25", "line 2 .* overlaps another host's part"),
+        ("2001:db8::2 10.50.2.0/24", "2001:db8::2 is not of the same version of IP as this host's 192.0.2.1"),
+        ("192.0.2.2 10.50.2.0/24 10.51.0.0/24", "'10.51.0.0/24' is not a subnet"),
+        ("192.0.2.2 10.50.2.0/24 fd00:51:0:2::/64", "fd00:51:0:2::/64 is not a part of fd00:50::/48"),
+        ("192.0.2.2 10.50.2.0/24 fd00:50:0:1::/65", "overlaps another host's part"),
+        ("192.0.2.1 10.50.1.0/24 fd00:50:0:7::/64", "gives this host fd00:50:0:7::/64, but its own part is"),
         (None, "cannot read the peers file"),
     ],
 )
@@ -255,8 +327,9 @@ def test_peers_file_that_makes_no_sense(machine: Machine, tmp_path: Path, peers:
     if peers is not None:
         path.write_text(peers + "\n")
     options = {"vni": "42", "local": "192.0.2.1", "peers": str(path)}
+    parts = {"range": "10.50.1.0/24", "subnet6": "fd00:50::/48", "range6": "fd00:50:0:1::/64"}
     with pytest.raises(UsageError, match=complaint):
-        networks.create("wide", driver="overlay", subnet="10.50.0.0/16", range="10.50.1.0/24", options=options)
+        networks.create("wide", driver="overlay", subnet="10.50.0.0/16", options=options, **parts)
     assert not os.path.exists(networks.path("wide"))
 
 
@@ -265,10 +338,13 @@ def test_peers_file_that_makes_no_sense(machine: Machine, tmp_path: Path, peers:
     [
         ({"vni": "0"}, "is not a VNI"),
         ({"vni": "16777216"}, "is not a VNI"),
-        ({"local": "::1"}, "is not a host's IPv4 address"),
+        ({"local": "::1"}, "is not a host's address"),
         ({"color": "red"}, "does not know the option color"),
         ({"local": None}, "needs the option local"),
-        ({"range": ""}, "this host's own part"),
+        ({"range": ""}, "this host's own part of the subnet"),
+        ({"subnet6": "fd00:50::/48"}, "this host's own part of the IPv6 subnet"),
+        ({"range6": "fd00:50::/64"}, "is to have no IPv6"),
+        ({"subnet6": "fd00:50::/48", "range6": "fd00:51::/64"}, "is not a part of subnet fd00:50::/48"),
     ],
 )
 def test_overlay_options_that_make_no_sense(
@@ -277,7 +353,7 @@ def test_overlay_options_that_make_no_sense(
     (tmp_path / "peers").touch()
     options = {"vni": "42", "local": "192.0.2.1", "peers": str(tmp_path / "peers"), "range": "10.50.1.0/24"} | change
     chosen = {key: value for key, value in options.items() if value is not None}
-    inner = chosen.pop("range")
+    parts = {name: chosen.pop(name) for name in ("range", "subnet6", "range6") if name in chosen}
     with pytest.raises(UsageError, match=complaint):
-        networks.create("wide", driver="overlay", subnet="10.50.0.0/16", range=inner, options=chosen)
+        networks.create("wide", driver="overlay", subnet="10.50.0.0/16", options=chosen, **parts)
     assert not os.path.exists(networks.path("wide"))

@@ -23,12 +23,16 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     create("-d", "--driver", default="bridge", metavar="NAME", help="bridge, overlay or macvlan (bridge)")
     create("--subnet", action="append", default=[], metavar="CIDR", help="10.9.0.0/24; once more for IPv6")
     create("--gateway", action="append", default=[], metavar="ADDRESS", help="the first address of the subnet")
-    create("--ip-range", default="", metavar="CIDR", help="hand out addresses from this part of the subnet only")
+    create(
+        "--ip-range", action="append", default=[], metavar="CIDR", help="addresses from this part of the subnet only"
+    )
     create("--ipv6", action="store_true", help="IPv6, too; without a --subnet of it in a private one (fd…)")
     create("--internal", action="store_true", help="no way out, and none in")
     create("--no-icc", action="store_true", help="its members do not reach each other")
     create("--host-access", action="store_true", help="its members reach what the host listens on")
     create("--mtu", type=int, default=0, metavar="BYTES", help="how much a frame may carry (1500)")
+    create("--download", default="0", metavar="RATE", help="at most so many bits per second from beyond to all members")
+    create("--upload", default="0", metavar="RATE", help="at most so many from all of them")
     create("-o", "--opt", action="append", default=[], metavar="KEY=VALUE", help="an option of its driver")
     create("name", metavar="NAME")
     listing = verbs.add_parser("ls", help="list networks").add_argument
@@ -44,6 +48,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     connect("--alias", action="append", default=[], metavar="NAME", help="another name for it there")
     connect("--download", default="0", metavar="RATE", help="at most so many bits per second towards it: 10M")
     connect("--upload", default="0", metavar="RATE", help="at most so many away from it")
+    connect("--share", default="1", metavar="NUMBER", help="so many parts of the network's limit, where others get one")
     connect("--delay", default="0", metavar="TIME", help="what goes to it waits so long: 20ms")
     connect("--loss", default="0", metavar="PART", help="so much of what goes to it gets lost: 1%%")
     connect("network", metavar="NETWORK")
@@ -80,7 +85,7 @@ def endpoint(text: str) -> Endpoint:
     return Endpoint(found["name"], found.get("ip", ""), found.get("ip6", ""), aliases, **shapes)
 
 
-_SHAPES = ("download", "upload", "delay", "loss")
+_SHAPES = ("download", "upload", "share", "delay", "loss")
 """What `Endpoint` calls the limits."""
 
 
@@ -99,6 +104,7 @@ def _network(arguments: argparse.Namespace) -> int:
 def _create(arguments: argparse.Namespace) -> int:
     four, six = _by_family("--subnet", arguments.subnet)
     gateway, gateway6 = _by_family("--gateway", arguments.gateway)
+    range, range6 = _by_family("--ip-range", arguments.ip_range)
     options = {}
     for word in arguments.opt:
         key, equals, value = word.partition("=")
@@ -110,14 +116,17 @@ def _create(arguments: argparse.Namespace) -> int:
         driver=arguments.driver,
         subnet=four,
         gateway=gateway,
-        range=arguments.ip_range,
+        range=range,
         ipv6=arguments.ipv6,
         subnet6=six,
+        range6=range6,
         gateway6=gateway6,
         internal=arguments.internal,
         icc=not arguments.no_icc,
         host_access=arguments.host_access,
         mtu=arguments.mtu,
+        download=arguments.download,
+        upload=arguments.upload,
         options=options,
     )
     print(network.name)

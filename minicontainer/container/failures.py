@@ -18,6 +18,21 @@ HINTS = {
     "ENODEV": "this kernel lacks the filesystem (`minicontainer doctor`)",
     "ENOSYS": "this kernel is too old for that system call (`minicontainer doctor`)",
 }
+NETLINK_HINTS = {
+    "ENODEV": "the link is gone: somebody removed it (`ip link` shows those there are); start again",
+    "EINVAL": "the kernel does not know what was asked for, or a link that it names is gone (`ip link`)",
+    "ENOTSUP": "this kernel lacks that kind of link or queue, or its module is not loaded (modprobe)",
+    "EPERM": HINTS["EPERM"],
+    "ENOBUFS": "the kernel had no memory left for the request",
+}
+"""What the same numbers mean when the kernel was asked about its network."""
+NETLINK = ("RTM_", "NFT_", "if_nametoindex")
+"""How the names of such requests begin."""
+
+
+def hint(call: str, number: int) -> str:
+    """What to do about a call that failed with this errno; empty where nobody can tell."""
+    return (NETLINK_HINTS if call.startswith(NETLINK) else HINTS).get(linux.errno_name(number), "")
 
 
 @contextmanager
@@ -33,7 +48,7 @@ def named(part: str, moment: str) -> Iterator[None]:
             reason = error if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
             raise errors.StartError(
                 f"{part} could not {moment}: {reason}",
-                hint=HINTS.get(linux.errno_name(number), ""),
+                hint=hint(call, number),
                 part=part,
                 moment=moment,
                 call=call,
@@ -52,7 +67,7 @@ def as_error(failure: dict[str, Any]) -> errors.ContainerError:
         return known(f"{part}: {message}", hint=failure["hint"])
     return errors.StartError(
         f"{part} could not {moment}: {message}",
-        hint=HINTS.get(linux.errno_name(number), ""),
+        hint=hint(failure.get("call", ""), number),
         part=part,
         moment=moment,
         call=failure.get("call", ""),

@@ -51,12 +51,17 @@ def offer(host: Host) -> None:
 def wait(inside: Inside, cables: Sequence[tuple[str, str]]) -> None:
     """In the container's process: wait until each of the `cables` (the host's end, its bridge) carries packets."""
     if cables:
-        end, pause = time.monotonic() + PATIENCE, AGAIN
-        with Netlink(fd=os.dup(inside.fds[GIFT])) as netlink:
-            for name, bridge in cables:
-                while not is_ready(netlink, name, bridge) and time.monotonic() < end:
-                    time.sleep(pause)
-                    pause *= 1.5
+        wait_for(cables, os.dup(inside.fds[GIFT]))
+
+
+def wait_for(cables: Sequence[tuple[str, str]], fd: int | None = None) -> None:
+    """The same on the host; or by that socket of its."""
+    end, pause = time.monotonic() + PATIENCE, AGAIN
+    with Netlink(fd=fd) as netlink:
+        for name, bridge in cables:
+            while not is_ready(netlink, name, bridge) and time.monotonic() < end:
+                time.sleep(pause)
+                pause *= 1.5
 
 
 def is_ready(netlink: Netlink, name: str, bridge: str) -> bool:

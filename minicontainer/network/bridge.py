@@ -219,7 +219,7 @@ def reset() -> list[str]:
     with state.locked(plan.lock), machine_lock(), Netlink() as netlink:
         prefix = f"mc{state.tag()}-"
         ours = [link.name for link in links.all_links(netlink) if link.name.startswith(prefix)]
-        others = (bridge_name(), *(prefix + letter for letter in "nvxi"))  # those of user-defined networks
+        others = (bridge_name(), *(prefix + letter for letter in "nvxis"))  # those of user-defined networks
         removed = _take_down(netlink, [name for name in ours if not name.startswith(others)])
         try:
             os.unlink(plan.path)

@@ -1,8 +1,7 @@
 """Into a network and out of it while the container runs.
 
 A container's interfaces are made from the outside, as at its start; only its addresses and routes can be set from
-nowhere but inside its network namespace. A process of ours goes there for that moment: a container without any
-namespace of its own that joins that one.
+nowhere but inside its network namespace. A thread of ours goes there for that moment.
 
 A container of the default bridge can be connected, too; its `release` knows of one network only, so it is told by a
 file among the container's own, before anything is made, that there may be more.
@@ -13,22 +12,23 @@ anew in place: the mount shows the same file, so its processes see the change.
 
 from __future__ import annotations
 
+import contextvars
 import os
+import threading
 
 from minicontainer import linux
-from minicontainer.container import Container, records
-from minicontainer.container.part import Part
+from minicontainer.container import failures, records
 from minicontainer.errors import ConflictError, NotFoundError, UsageError
 from minicontainer.network import arrival, bridge, files, interfaces, links, membership, networks
+from minicontainer.network.drivers import driver_called
 from minicontainer.network.join import cables, texts
 from minicontainer.network.membership import Endpoint
 from minicontainer.network.netlink import Netlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
-
-    from minicontainer.container.part import Host, Inside
 
 
 def connect(container: str, endpoint: str | Endpoint) -> None:
@@ -47,8 +47,11 @@ def connect(container: str, endpoint: str | Endpoint) -> None:
         bridge.note_more(container)
     membership.enter(container, [record["name"], container[:12]], [endpoint], [], first=1 if on_bridge else 0)
     try:
-        membership.plug(container, pid, endpoint.network)
-        Container(_nothing, _Configure(pid, membership.wishes(container, endpoint.network))).run()
+        with failures.named("Join", "connect"):
+            membership.plug(container, pid, endpoint.network)
+            wishes = membership.wishes(container, endpoint.network)
+            _within(pid, lambda netlink: interfaces.configure(netlink, wishes))
+            arrival.wait_for(cables(wishes))
     except BaseException:
         membership.leave(container, endpoint.network)
         raise
@@ -71,44 +74,37 @@ def disconnect(container: str, network: str) -> None:
                 hint=f"`minicontainer network inspect {network}`",
             )
         membership.leave(container, network)
-        if record is not None and is_alive:
-            Container(_nothing, _Unplug(record["process"]["pid"], members[container].interface)).run()
+        if record is not None and is_alive and not driver_called(networks.get(network).driver).is_router:
+            with failures.named("Join", "disconnect"):  # there is no cable to take the interface along
+                _within(record["process"]["pid"], lambda it: links.delete_link(it, members[container].interface))
     if is_alive:
         _rewrite(container)
 
 
-class _Configure(Part):
-    """Set up interfaces in the network namespace of process `target`."""
+def _within(pid: int, action: Callable[[Netlink], None]) -> None:
+    """Do something in the network namespace of process `pid`: in a thread, which may be in another one than the rest of
+    its process (setns(2)), and ends there."""
+    network = linux.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
+    failed: list[BaseException] = []
 
-    def __init__(self, target: int, wishes: list[dict[str, Any]]) -> None:
-        self.target, self.wishes = target, wishes
+    def work() -> None:
+        try:
+            linux.setns(network, linux.CLONE_NEWNET)
+            with Netlink() as netlink:
+                action(netlink)
+        except BaseException as error:  # for who waits for this thread
+            failed.append(error)
 
-    def prepare(self, host: Host) -> None:
-        arrival.offer(host)
-        host.give("network", linux.open(f"/proc/{self.target}/ns/net", os.O_RDONLY))
-
-    def join(self, inside: Inside) -> None:
-        linux.setns(inside.fds["network"], linux.CLONE_NEWNET)
-        with Netlink() as netlink:
-            interfaces.configure(netlink, self.wishes)
-        arrival.wait(inside, cables(self.wishes))
-
-
-class _Unplug(_Configure):
-    """Remove an interface there that no cable of the host's has taken along."""
-
-    def __init__(self, target: int, interface: str) -> None:
-        super().__init__(target, [])
-        self.interface = interface
-
-    def join(self, inside: Inside) -> None:
-        linux.setns(inside.fds["network"], linux.CLONE_NEWNET)
-        with Netlink() as netlink:
-            links.delete_link(netlink, self.interface)
-
-
-def _nothing() -> None:
-    """What is left to do when the interfaces are there."""
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(work,))
+    try:
+        thread.start()
+        thread.join()
+    finally:
+        if thread.ident is not None:
+            thread.join()  # also when the wait was interrupted: it is a matter of a moment
+        os.close(network)
+    if failed:
+        raise failed[0]
 
 
 def _record(container: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
-_MEMBER = ("address", "address6", "link", "interface", "names", "ports", "download", "upload", "delay", "loss")
+_MEMBER = ("address", "address6", "link", "interface", "names", "ports", "download", "upload", "share", "delay", "loss")
 
 
 class Member:
@@ -42,6 +42,7 @@ class Member:
         ports: Iterable[dict[str, Any]] = (),
         download: int = 0,
         upload: int = 0,
+        share: int = 1,
         delay: float = 0,
         loss: float = 0,
     ) -> None:
@@ -49,6 +50,8 @@ class Member:
         self.names, self.ports = list(names), list(ports)
         self.download, self.upload = download, upload
         """Bits per second towards the container, and away from it; 0: as fast as it goes."""
+        self.share = share
+        """Its part of what all members may have together, where others have 1."""
         self.delay, self.loss = delay, loss
         """Milliseconds that what goes to the container waits, and the part of it that is lost."""
 
@@ -70,6 +73,7 @@ class Network:
         self.range = ipaddress.IPv4Network(found["range"])
         """The part of the subnet that addresses are handed out from."""
         self.subnet6 = ipaddress.IPv6Network(found["subnet6"]) if found.get("subnet6") else None
+        self.range6 = ipaddress.IPv6Network(found["range6"]) if found.get("range6") else self.subnet6
         self.gateway6: str = found.get("gateway6", "")
         self.internal: bool = found.get("internal", False)
         """There is no way out of it, and none in."""
@@ -78,6 +82,9 @@ class Network:
         self.host_access: bool = found.get("host_access", False)
         """Whether its members reach what the host itself listens on, names and ping apart."""
         self.mtu: int = found.get("mtu", 1500)
+        self.download: int = found.get("download", 0)
+        self.upload: int = found.get("upload", 0)
+        """Bits per second that all members may have together from beyond the network, and send there; 0: no limit."""
         self.options: dict[str, str] = found.get("options", {})
         """What only its driver understands."""
         self.created: float = found.get("created", 0.0)
@@ -91,7 +98,7 @@ class Network:
 
     def record(self) -> dict[str, Any]:
         found: dict[str, Any] = {key: value for key, value in vars(self).items() if key not in ("name", "members")}
-        for key in ("subnet", "range", "subnet6"):
+        for key in ("subnet", "range", "subnet6", "range6"):
             found[key] = str(found[key]) if found[key] is not None else None
         return found | {"members": {container: member.record() for container, member in self.members.items()}}
 
@@ -136,16 +143,20 @@ class Network:
 
     def _reserve6(self, wanted: str, number4: int) -> str:
         """The IPv6 address: by default it ends like the IPv4 one, so that a reader sees what belongs together."""
-        if self.subnet6 is None:
+        if self.subnet6 is None or self.range6 is None:
             if wanted:
                 raise UsageError(f"network {self.name} has no IPv6", hint="make one with --ipv6")
             return ""
         taken = {number(it.address6) for it in self.members.values() if it.address6} | {number(self.gateway6)}
         if wanted:
             return str(ipaddress.IPv6Address(self._check(wanted, self.subnet6, taken)))
-        first, size = int(self.subnet6.network_address), self.subnet6.num_addresses
+        taken.add(int(self.subnet6.network_address))
+        first, size = int(self.range6.network_address), self.range6.num_addresses
         host = (number4 - int(self.subnet.network_address)) % size
-        chosen = next(first + (host + step) % size for step in range(size) if first + (host + step) % size not in taken)
+        steps = (first + (host + step) % size for step in range(size))
+        chosen = next((it for it in steps if it not in taken), None)
+        if chosen is None:
+            raise ConflictError(f"network {self.name} has no IPv6 address left: all of {self.range6} are taken")
         return str(ipaddress.IPv6Address(chosen))
 
     def _check(self, wanted: str, subnet: IPNetwork, taken: set[int]) -> int:

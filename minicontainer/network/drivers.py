@@ -38,7 +38,10 @@ class Driver:
     the host answers for names."""
     gateway_in_range = False
     """Whether the gateway is the first of the range (each host of an overlay is the router of its own part)."""
-    mtu = 1500
+
+    def frame(self, options: dict[str, str]) -> int:
+        """How many bytes a frame may carry, unless the user says so."""
+        return 1500
 
     def check(self, network: Network) -> None:
         """Raise UsageError when the network's options make no sense."""
@@ -107,6 +110,10 @@ class Bridge(Driver):
         bridge = next(it for it in there if it.name == network.link)
         versions = [] if network.internal else [subnet.version for subnet in network.subnets]
         interfaces.set_mtu(netlink, network.link, network.mtu)
+        if network.subnet6 is not None:
+            # Until its own link-local address is known to be the only one, a second or two, the bridge could not ask
+            # for its members' hardware addresses. (See interfaces.py for why nobody need wait.)
+            self._switch(network.link, "ipv6", "accept_dad", "0")
         if not bridge.alias:
             note = forwarding.note(there, versions) or "as it was"
             links.set_up(netlink, network.link, f"{state.instance()} {network.name} {note}")

@@ -60,12 +60,16 @@ _nfgenmsg = struct.Struct("!BBH")
 
 
 class Element:
-    """One element of the set (or map) `set` of the table `table`; `words` say in a trace what it means."""
+    """One element of the set (or map) `set` of the table `table`; `words` say in a trace what it means, `text` is what
+    nft(8) calls it."""
 
-    __slots__ = ("data", "family", "key", "set", "table", "words")
+    __slots__ = ("data", "family", "key", "set", "table", "text", "words")
 
-    def __init__(self, family: int, table: str, set: str, key: bytes, data: bytes = b"", words: str = "") -> None:
-        self.family, self.table, self.set, self.key, self.data, self.words = family, table, set, key, data, words
+    def __init__(
+        self, family: int, table: str, set: str, key: bytes, data: bytes = b"", words: str = "", text: str = ""
+    ) -> None:
+        self.family, self.table, self.set, self.key, self.data = family, table, set, key, data
+        self.words, self.text = words, text
 
 
 def field(value: bytes) -> bytes:
@@ -99,6 +103,18 @@ def change(new: Sequence[Element], gone: Sequence[Element]) -> None:
         words = ", ".join([*(f"no {text}" if new else text for text in _words(gone)), *_words(new)])
         name = "NFT_MSG_NEWSETELEM" if new else "NFT_MSG_DELSETELEM"
         linux.announce(name, words, "nft(8)", lambda: _send(steps))
+
+
+def script(wanted: Sequence[Element]) -> list[str]:
+    """The same for nft(8): lines that add them, for a table that the same script makes."""
+    sets: dict[tuple[int, str, str], list[str]] = {}
+    for element in wanted:
+        sets.setdefault((element.family, element.table, element.set), []).append(element.text)
+    names = {NFPROTO_INET: "inet", NFPROTO_BRIDGE: "bridge"}
+    return [
+        f"add element {names[family]} {table} {set} {{ {', '.join(dict.fromkeys(texts))} }}"
+        for (family, table, set), texts in sets.items()
+    ]
 
 
 def read(netlink: Netlink, family: int, table: str, set: str) -> list[tuple[bytes, bytes]]:

@@ -40,6 +40,7 @@ from minicontainer.network.links import (
     _ifaddrmsg,
     _ifinfomsg,
     _rtmsg,
+    index_of,
     veth_request,
 )
 from minicontainer.network.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, attribute, attributes, nested
@@ -92,7 +93,7 @@ def set_port(netlink: Netlink, name: str, *, hairpin: bool, isolated: bool) -> N
 
 def set_master(netlink: Netlink, bridge: str, names: list[str]) -> None:
     """Plug those of the links that exist into the bridge."""
-    index = _socket.if_nametoindex(bridge)
+    index = index_of(bridge)
     for name in names:
         request = _ifinfomsg.pack(0, 0, 0, 0, 0) + attribute(IFLA_IFNAME, name) + attribute(IFLA_MASTER, index)
         try:
@@ -134,11 +135,11 @@ def add_route(
     netlink.change("RTM_NEWROUTE", words, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, request)
 
 
-def delete_route(netlink: Netlink, gateway: str, index: int, destination: str = "", *, metric: int = 0) -> None:
-    """Take such a route back; that it is gone already is no error."""
-    request = route_by_link_request(gateway, index, destination, metric, onlink=False)
+def delete_route(netlink: Netlink, index: int, destination: str) -> None:
+    """Take such a route back, whoever was its gateway; that it is gone already is no error."""
+    request = route_by_link_request("", index, destination, 0, onlink=False)
     try:
-        netlink.change("RTM_DELROUTE", f"{destination or 'default'} via {gateway}", RTM_DELROUTE, 0, request)
+        netlink.change("RTM_DELROUTE", destination, RTM_DELROUTE, 0, request)
     except ProcessLookupError:  # ESRCH is what the kernel says
         pass
 
@@ -171,7 +172,7 @@ def configure(netlink: Netlink, wishes: list[dict[str, Any]]) -> None:
     """
     for wish in wishes:
         name = wish["name"]
-        index = _socket.if_nametoindex(name)
+        index = index_of(name)
         if not wish["ipv6"]:
             _switch_off_ipv6(name)
         for written in wish["addresses"]:
@@ -231,14 +232,14 @@ def interface_address_request(index: int, address: str, length: int) -> bytes:
 
 def route_by_link_request(gateway: str, index: int, destination: str, metric: int, onlink: bool) -> bytes:
     address, _, length = destination.partition("/")
-    flags = RTNH_F_ONLINK if onlink else 0
+    kind, flags = family(gateway or address), RTNH_F_ONLINK if onlink else 0
     header = _rtmsg.pack(
-        family(gateway), int(length or 0), 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_UNIVERSE, RTN_UNICAST, flags
+        kind, int(length or 0), 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, RT_SCOPE_UNIVERSE, RTN_UNICAST, flags
     )
     return (
         header
         + (attribute(RTA_DST, packed(address)) if address else b"")
-        + attribute(RTA_GATEWAY, packed(gateway))
+        + (attribute(RTA_GATEWAY, packed(gateway)) if gateway else b"")
         + attribute(RTA_OIF, index)
         + (attribute(RTA_PRIORITY, metric) if metric else b"")
     )

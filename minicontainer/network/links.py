@@ -83,6 +83,14 @@ def find_link(netlink: Netlink, name: str) -> Link | None:
         return None
 
 
+def index_of(name: str) -> int:
+    """The number of the link called `name`. Raises KernelError (ENODEV)."""
+    try:
+        return _socket.if_nametoindex(name)
+    except OSError as error:
+        raise linux.kernel_error(error.errno or errno.ENODEV, "if_nametoindex", name) from None
+
+
 def all_links(netlink: Netlink) -> list[Link]:
     """Every link of this network namespace."""
     return [Link(answer) for answer in netlink.dump("RTM_GETLINK", "all", RTM_GETLINK, _ifinfomsg.pack(0, 0, 0, 0, 0))]
@@ -142,7 +150,7 @@ def add_address(netlink: Netlink, name: str, address: str, subnet: Subnet) -> No
             f"{address}/{subnet.length} on {name}",
             RTM_NEWADDR,
             NLM_F_CREATE | NLM_F_EXCL,
-            address_request(_socket.if_nametoindex(name), address, subnet),
+            address_request(index_of(name), address, subnet),
         )
     except FileExistsError:
         pass

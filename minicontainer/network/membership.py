@@ -17,7 +17,7 @@ import itertools
 
 from minicontainer import state
 from minicontainer.errors import UsageError
-from minicontainer.network import conntrack, elements, links, networks, rules, shaping
+from minicontainer.network import conntrack, elements, links, networks, rules, shaping, sharing
 from minicontainer.network.addresses import machine_lock
 from minicontainer.network.definition import Member, Network, check_label, interface_number
 from minicontainer.network.drivers import driver_called
@@ -36,7 +36,8 @@ class Endpoint:
     """A wish to be in a network: with a certain address, under other names, no faster than so many bits per second.
 
     `aliases` are names beside the container's own. `download` is towards the container, `upload` away from it, in
-    bits per second or as text (`"10M"`); 0: no limit. What goes to the container waits for `delay` (milliseconds, or
+    bits per second or as text (`"10M"`); 0: no limit. Where the members of the network have a limit together, it gets
+    `share` parts of that where others get one. What goes to the container waits for `delay` (milliseconds, or
     text: `"20ms"`), and `loss` of it (`"1%"`, or 0.01) gets lost.
     """
 
@@ -48,12 +49,14 @@ class Endpoint:
         aliases: Iterable[str] = (),
         download: int | str = 0,
         upload: int | str = 0,
+        share: int | str = 1,
         delay: float | str = 0,
         loss: float | str = 0,
     ) -> None:
         self.network, self.address, self.address6 = network, address, address6
         self.aliases = [check_label(alias, "an alias") for alias in aliases]
         self.download, self.upload = shaping.rate(download), shaping.rate(upload)
+        self.share = sharing.share(share)
         self.delay, self.loss = shaping.duration(delay), shaping.part(loss)
 
     @property
@@ -87,11 +90,17 @@ def enter(
                     f"bandwidth cannot be limited in {network.driver} network {network.name}",
                     hint="the host is not in between there; leave out the limit",
                 )
+            if endpoint.share != 1 and not sharing.rates(network):
+                raise UsageError(
+                    f"network {network.name} has no limit that its members could share",
+                    hint="leave out the share, or create the network with --download and --upload",
+                )
             link = next(name for name in _cables() if name not in links_taken)
             links_taken.add(link)
             known = [name for name in dict.fromkeys([*names, *endpoint.aliases]) if name]
             member = Member("", "", link, f"eth{first + place}", known)
             member.download, member.upload = endpoint.download, endpoint.upload
+            member.share = endpoint.share
             member.delay, member.loss = endpoint.delay, endpoint.loss
             network.reserve(container, endpoint.address, endpoint.address6, member)
         with Netlink() as netlink, machine_lock():
@@ -99,15 +108,22 @@ def enter(
                 ports = _claim(outlet, container, ports)
             for network in chosen:
                 network.save()  # from here on `leave` finds what there may be to undo
-            standing = [driver_called(network.driver).standing(netlink, network) for network in chosen]
+            standing = [
+                driver_called(network.driver).standing(netlink, network) and sharing.standing(netlink, network)
+                for network in chosen
+            ]
             anew = False
             for network, stands in zip(chosen, standing, strict=True):
                 driver = driver_called(network.driver)
+                if stands:
+                    sharing.add(netlink, network, network.members[container])
                 if stands and not driver.refresh(netlink, network):
                     continue
                 anew = True
                 if not stands:
-                    network.index = driver.up(netlink, network)
+                    index = driver.up(netlink, network)
+                    sharing.begin(netlink, network)
+                    network.index = index
                 network.save()
             routed = [network for network in chosen if driver_called(network.driver).is_router]
             if routed:
@@ -152,6 +168,8 @@ def leave(container: str, only: str = "") -> None:
                 if not network.members:
                     with machine_lock():
                         _close(netlink, network)
+                else:
+                    sharing.remove(netlink, network, member)
             conntrack.forget(Port(**port) for port in member.ports)
             network.save()
 
@@ -196,6 +214,7 @@ def _close(netlink: Netlink, network: Network) -> None:
     answering.stop(network.server)
     network.server = None
     driver_called(network.driver).down(netlink, network)
+    sharing.end(netlink, network)
     _replace(besides=network.name)
     network.index = 0
 

@@ -93,19 +93,26 @@ def create(
     range: str = "",
     ipv6: bool = False,
     subnet6: str = "",
+    range6: str = "",
     gateway6: str = "",
     internal: bool = False,
     icc: bool = True,
     host_access: bool = False,
     mtu: int = 0,
+    download: int | str = 0,
+    upload: int | str = 0,
     options: dict[str, str] | None = None,
 ) -> Network:
     """Make a network: write down what it is to be. What is not given is chosen: a free subnet, its first address for
     the gateway, all of it for the range; with `ipv6` a ULA /64 by chance (RFC 4193), too.
 
+    `download` and `upload` are what all members may have together from beyond the network, and send there: bits per
+    second, or text (`"100M"`). They share it (sharing.py).
+
     Raises UsageError for what makes no sense, ConflictError for a name that is taken or a subnet that overlaps one of
     ours or one that this machine has a route to. Then nothing has changed.
     """
+    from minicontainer.network import shaping
     from minicontainer.network.drivers import driver_called
 
     check_label(name, "a network's name")
@@ -115,6 +122,8 @@ def create(
     options = dict(options or {})
     four = subnets.read(subnet, 4) if subnet else None
     ipv6 = ipv6 or bool(subnet6)
+    if (range6 or gateway6) and not ipv6:
+        raise UsageError(f"{range6 or gateway6}: network {name} is to have no IPv6", hint="name a subnet of it, too")
     six = (subnets.read(subnet6, 6) if subnet6 else subnets.ula()) if ipv6 else None
     with locked():
         if os.path.exists(path(name)):
@@ -133,7 +142,9 @@ def create(
                 if wanted.version == other.version and wanted.overlaps(other):
                     raise ConflictError(f"subnet {wanted} overlaps {other}, {what}", hint="choose another one")
         inner = subnets.part(range, four)
-        first = inner if chosen.gateway_in_range and range else four
+        inner6 = subnets.part(range6, six) if six else None
+        first, first6 = (inner, inner6) if chosen.gateway_in_range else (four, six)
+        chosen6 = subnets.gateway(gateway6, six) if six and gateway6 else str(first6[1]) if first6 else ""
         found = {
             "driver": driver,
             "number": next(it for it in itertools.count(1) if it not in {other.number for other in others}),
@@ -141,15 +152,23 @@ def create(
             "gateway": subnets.gateway(gateway, four) if gateway else str(first.network_address + 1),
             "range": str(inner),
             "subnet6": str(six) if six else None,
-            "gateway6": (subnets.gateway(gateway6, six) if gateway6 else str(six.network_address + 1)) if six else "",
+            "range6": str(inner6) if inner6 else None,
+            "gateway6": chosen6,
             "internal": internal,
             "icc": icc,
             "host_access": host_access,
-            "mtu": subnets.mtu(mtu or chosen.mtu, ipv6),
+            "download": shaping.rate(download),
+            "upload": shaping.rate(upload),
+            "mtu": subnets.mtu(mtu or chosen.frame(options), ipv6),
             "options": options,
             "created": time.time(),
         }
         network = Network(name, found)
+        if (network.download or network.upload) and not chosen.is_router:
+            raise UsageError(
+                f"bandwidth cannot be limited in a {driver} network",
+                hint="the host is not in between there; leave out the limit",
+            )
         chosen.check(network)
         network.save()
     return network

@@ -6,13 +6,15 @@
 
 The network between the hosts knows nothing of containers: it carries UDP between hosts. Each datagram holds an
 Ethernet frame of ours, and a number (the VNI) that says which network it belongs to. That costs fifty bytes a frame,
-so the overlay's frames are fifty bytes shorter.
+so the overlay's frames are fifty bytes shorter (seventy, where the hosts themselves talk IPv6).
 
 Who is where is in a file that every host has, one line each: `192.0.2.2 10.50.2.0/24`, a host and its part of the
 subnet. From each line come three entries in the kernel, and they are all there is (the kernel learns nothing here,
 and nobody floods): a route (that part is reached by a router called 10.50.2.0), a neighbour (that router's hardware
-address) and a forwarding entry (the tunnel's other end for that hardware address is 192.0.2.2). The file is read again
-whenever a container comes, and every second by the network's name server.
+address) and a forwarding entry (the tunnel's other end for that hardware address is 192.0.2.2). A network with IPv6 has
+a third word in each line, the host's part of that: `192.0.2.2 10.50.2.0/24 fd00:50:0:2::/64`. It costs a route and a
+neighbour more: the same router, called by its link-local address. The file is read again whenever a container comes,
+and every second by the network's name server.
 
 **How it grows.** With h hosts and c containers on each, a host here has 3·(h−1) entries, whatever c is; a start
 changes none on any other host. The other way, one Ethernet over all hosts as Docker's overlay has it, needs a
@@ -24,14 +26,13 @@ they look the address up in a hash table of eBPF before the packet is ever route
 firewall, not the tunnels, grow with the containers.
 
 Left out: encryption (whoever sees the network between the hosts reads along; what comes from no peer is dropped),
-IPv6, tokens to join with: the file of peers is all there is, and who may write it decides who belongs.
+tokens to join with: the file of peers is all there is, and who may write it decides who belongs.
 
 Sources: RFC 7348 (VXLAN), <linux/if_link.h>, <linux/neighbour.h>, bridge(8).
 """
 
 from __future__ import annotations
 
-import _socket
 import errno
 import ipaddress
 import struct
@@ -39,7 +40,7 @@ import struct
 from minicontainer.errors import ConflictError, HostError, UsageError
 from minicontainer.network import drivers, interfaces, links
 from minicontainer.network.addresses import hardware_address
-from minicontainer.network.interfaces import NLM_F_REPLACE, RTM_DELNEIGH, RTM_NEWNEIGH, packed
+from minicontainer.network.interfaces import NLM_F_REPLACE, RTM_DELNEIGH, RTM_NEWNEIGH, family, packed
 from minicontainer.network.links import (
     IFF_UP,
     IFLA_ADDRESS,
@@ -51,21 +52,25 @@ from minicontainer.network.links import (
     _ifinfomsg,
 )
 from minicontainer.network.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, attribute, nested
+from minicontainer.network.rules import link_local
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from minicontainer.network.definition import Network
 
 PORT = 4789
 """The UDP port that IANA has given VXLAN."""
-OVERHEAD = 50
-"""Outer Ethernet, IP and UDP headers, and VXLAN's own."""
+OVERHEAD = {4: 50, 6: 70}
+"""Outer Ethernet, IP and UDP headers, and VXLAN's own; by the version of IP that the hosts talk."""
 
 IFLA_MTU = 4
 IFLA_VXLAN_ID = 1
 IFLA_VXLAN_LOCAL = 4
 IFLA_VXLAN_LEARNING = 7
 IFLA_VXLAN_PORT = 15
+IFLA_VXLAN_LOCAL6 = 17
 NDA_DST = 1
 NDA_LLADDR = 2
 NUD_NOARP = 0x40
@@ -81,7 +86,9 @@ class Overlay(drivers.Bridge):
 
     name = "overlay"
     gateway_in_range = True
-    mtu = 1500 - OVERHEAD
+
+    def frame(self, options: dict[str, str]) -> int:
+        return 1500 - OVERHEAD[6 if ":" in options.get("local", "") else 4]
 
     def check(self, network: Network) -> None:
         options = network.options
@@ -102,9 +109,16 @@ class Overlay(drivers.Bridge):
             raise UsageError(
                 "an overlay network needs this host's own part of the subnet", hint="--ip-range 10.50.1.0/24"
             )
-        if network.subnet6 is not None or network.internal:
-            raise UsageError("an overlay network has no IPv6, and is not internal")
+        if network.subnet6 is not None and network.range6 == network.subnet6:
+            raise UsageError(
+                "an overlay network needs this host's own part of the IPv6 subnet, which is the same on all hosts",
+                hint="--subnet fd00:50::/48 --ip-range fd00:50:0:1::/64",
+            )
+        if network.internal:
+            raise UsageError("an overlay network cannot be internal")
         options["cluster"], network.subnet = str(network.subnet), network.range
+        if network.subnet6 is not None:
+            options["cluster6"], network.subnet6 = str(network.subnet6), network.range6
         peers(network)
 
     def up(self, netlink: Netlink, network: Network) -> int:
@@ -129,7 +143,9 @@ class Overlay(drivers.Bridge):
                     raise
                 raise HostError(f"this kernel cannot make a VXLAN tunnel: {error}", hint="modprobe vxlan") from error
         router = str(network.range.network_address)
-        interfaces.add_interface_address(netlink, name, _socket.if_nametoindex(name), router, 32)
+        interfaces.add_interface_address(netlink, name, links.index_of(name), router, 32)
+        if network.subnet6 is not None:
+            self._switch(name, "ipv6", "disable_ipv6", "0")
         self.refresh(netlink, network)
         return index
 
@@ -138,22 +154,33 @@ class Overlay(drivers.Bridge):
 
     def refresh(self, netlink: Netlink, network: Network) -> bool:
         """Make the kernel's entries those of the peers file. Whether the peers' addresses have changed."""
-        index = _socket.if_nametoindex(tunnel(network))
-        wanted = peers(network)
+        index = links.index_of(tunnel(network))
+        wanted = {str(peer.part): peer for peer in peers(network)}
         there = {str(route) for route, by in interfaces.routes(netlink, 4) if by == index and route.prefixlen < 32}
         for gone in there - wanted.keys():
-            first = gone.partition("/")[0]
-            interfaces.delete_route(netlink, first, index, gone)
-            _neighbour(netlink, RTM_DELNEIGH, index, first, "")
-        for part, host in wanted.items():
-            first = part.partition("/")[0]
-            _neighbour(netlink, RTM_NEWNEIGH, index, first, host)
+            interfaces.delete_route(netlink, index, gone)
+            _neighbour(netlink, RTM_DELNEIGH, index, network, gone)
+        for part, peer in wanted.items():
+            _neighbour(netlink, RTM_NEWNEIGH, index, network, part, peer.host)
             if part not in there:
-                interfaces.add_route(netlink, first, index, part, onlink=True)
-        seen = " ".join(sorted(wanted.values()))
+                interfaces.add_route(netlink, part.partition("/")[0], index, part, onlink=True)
+        if network.subnet6 is not None:
+            self._refresh6(netlink, network, index, list(wanted.values()))
+        seen = " ".join(sorted(peer.host for peer in wanted.values()))
         changed = network.options.get("seen") != seen
         network.options["seen"] = seen
         return changed
+
+    @staticmethod
+    def _refresh6(netlink: Netlink, network: Network, index: int, wanted: list[Peer]) -> None:
+        """The routes of the IPv6 parts: by the same routers, whose link-local addresses are all that is needed."""
+        cluster = ipaddress.IPv6Network(network.options["cluster6"])
+        there = {route for route, by in interfaces.routes(netlink, 6) if by == index and route.subnet_of(cluster)}
+        for gone in there - {peer.part6 for peer in wanted}:
+            interfaces.delete_route(netlink, index, str(gone))
+        for peer in wanted:
+            if peer.part6 is not None:
+                interfaces.add_route(netlink, link_local(_mac(str(peer.part))), index, str(peer.part6))
 
     def down(self, netlink: Netlink, network: Network) -> None:
         links.delete_link(netlink, tunnel(network))
@@ -170,7 +197,8 @@ class Overlay(drivers.Bridge):
         """What claims to be of this network but comes from no peer is dropped: the VNI is behind the UDP header, in
         the first three of its second four bytes."""
         known = ", ".join(sorted(set(network.options.get("seen", "").split())))
-        strangers = f"ip saddr != {{ {known} }} " if known else ""
+        ip = "ip6" if ":" in network.options["local"] else "ip"
+        strangers = f"{ip} saddr != {{ {known} }} " if known else ""
         return [f"udp dport {PORT} @th,96,24 {network.options['vni']} {strangers}counter drop"]
 
 
@@ -179,55 +207,87 @@ def tunnel(network: Network) -> str:
     return f"{network.link.rpartition('-')[0]}-x{network.number:x}"
 
 
-def peers(network: Network) -> dict[str, str]:
-    """The other hosts' parts of the subnet, and each's address. Raises UsageError for a file that makes no sense."""
-    path, cluster = network.options["peers"], ipaddress.IPv4Network(network.options["cluster"])
+class Peer:
+    """Another host: its address, and its parts of the subnets."""
+
+    __slots__ = ("host", "part", "part6")
+
+    def __init__(self, host: str, part: ipaddress.IPv4Network, part6: ipaddress.IPv6Network | None) -> None:
+        self.host, self.part, self.part6 = host, part, part6
+
+
+def peers(network: Network) -> list[Peer]:
+    """The other hosts. Raises UsageError for a file that makes no sense."""
+    path = network.options["peers"]
     try:
         with open(path) as file:
             lines = file.readlines()
     except OSError as error:
         raise UsageError(f"cannot read the peers file {path}: {error.strerror}", hint="-o peers=FILE") from None
-    found: dict[ipaddress.IPv4Network, str] = {}
+    found: list[Peer] = []
     for count, line in enumerate(lines, 1):
         words = line.partition("#")[0].split()
         if not words:
             continue
         where = f"line {count} of {path}"
-        if len(words) != 2:
-            raise UsageError(f"{where} is not a host and its part of the subnet", hint="192.0.2.2 10.50.2.0/24")
+        if len(words) not in (2, 3):
+            raise UsageError(f"{where} is not a host and its part of the subnet", hint=_LINE)
         host = _host(words[0], where)
-        try:
-            part = ipaddress.IPv4Network(words[1])
-        except ValueError as error:
-            raise UsageError(f"{where}: {words[1]!r} is not a subnet: {error}", hint="192.0.2.2 10.50.2.0/24") from None
-        if not part.subnet_of(cluster):
-            raise UsageError(f"{where}: {part} is not a part of {cluster}")
+        part = _part(words[1], 4, network.options["cluster"], where)
+        part6 = _part(words[2], 6, network.options.get("cluster6"), where) if len(words) == 3 else None
         if part == network.range:
+            if network.subnet6 is not None and part6 not in (None, network.range6):
+                raise UsageError(f"{where} gives this host {part6}, but its own part is {network.range6}")
             continue  # this host's own line
-        if part.overlaps(network.range) or any(part.overlaps(other) for other in found):
-            raise UsageError(f"{where}: {part} overlaps another host's part")
-        found[part] = host
-    return {str(part): host for part, host in found.items()}
+        if (":" in host) != (":" in network.options["local"]):
+            raise UsageError(
+                f"{where}: {host} is not of the same version of IP as this host's {network.options['local']}",
+                hint="one network of tunnels is either IPv4's or IPv6's",
+            )
+        parts = [(network.range, network.range6), *((peer.part, peer.part6) for peer in found)]
+        for mine, others in ((part, [it for it, _ in parts]), (part6, [it for _, it in parts])):
+            if mine is not None and any(other is not None and mine.overlaps(other) for other in others):
+                raise UsageError(f"{where}: {mine} overlaps another host's part")
+        found.append(Peer(host, part, part6 if network.subnet6 is not None else None))
+    return found
+
+
+_LINE = "192.0.2.2 10.50.2.0/24; with IPv6 192.0.2.2 10.50.2.0/24 fd00:50:0:2::/64"
+
+
+def _part(written: str, version: int, cluster: str | None, where: str) -> Any:
+    kind = ipaddress.IPv4Network if version == 4 else ipaddress.IPv6Network
+    try:
+        part = kind(written)
+    except ValueError as error:
+        raise UsageError(f"{where}: {written!r} is not a subnet: {error}", hint=_LINE) from None
+    if cluster is not None and not part.subnet_of(kind(cluster)):  # type: ignore[arg-type]
+        raise UsageError(f"{where}: {part} is not a part of {cluster}")
+    return part
 
 
 def _host(written: str, where: str) -> str:
     try:
-        return str(ipaddress.IPv4Address(written))
+        address = ipaddress.ip_address(written)
     except ValueError:
-        raise UsageError(f"{where}: {written!r} is not a host's IPv4 address", hint="as in 192.0.2.2") from None
+        address = None
+    if address is None or address.is_loopback or address.is_unspecified or address.is_multicast:
+        raise UsageError(f"{where}: {written!r} is not a host's address", hint="as in 192.0.2.2, or 2001:db8::2")
+    return str(address)
 
 
-def _neighbour(netlink: Netlink, kind: int, index: int, router: str, host: str) -> None:
+def _neighbour(netlink: Netlink, kind: int, index: int, network: Network, part: str, host: str = "") -> None:
     """Add or remove who the next router is, and behind which tunnel he is."""
-    mac = hardware_address(router)
+    router, mac = part.partition("/")[0], _mac(part)
     add = kind == RTM_NEWNEIGH
     name, flags = ("RTM_NEWNEIGH", NLM_F_CREATE | NLM_F_REPLACE) if add else ("RTM_DELNEIGH", 0)
-    words = f"{router} is {mac.hex(':')}"
+    requests = [
+        (f"{address} is {mac.hex(':')}", neighbour_request(index, address, mac))
+        for address in (router, link_local(mac))
+        if address == router or network.subnet6 is not None
+    ]
     where = f"{mac.hex(':')} is behind {host or 'no host any more'}"
-    for text, request in (
-        (words, neighbour_request(index, router, mac)),
-        (where, forwarding_request(index, mac, host)),
-    ):
+    for text, request in [*requests, (where, forwarding_request(index, mac, host))]:
         try:
             netlink.change(name, text, kind, flags, request)
         except FileNotFoundError:
@@ -235,14 +295,20 @@ def _neighbour(netlink: Netlink, kind: int, index: int, router: str, host: str) 
                 raise
 
 
+def _mac(part: str) -> bytes:
+    """The hardware address of the router of a host's part of the subnet."""
+    return hardware_address(part.partition("/")[0])
+
+
 # What each request looks like on the wire; the tests hold these against what ip(8) and bridge(8) show.
 
 
 def tunnel_request(name: str, network: Network) -> bytes:
+    local = network.options["local"]
     data = nested(
         IFLA_INFO_DATA,
         attribute(IFLA_VXLAN_ID, int(network.options["vni"])),
-        attribute(IFLA_VXLAN_LOCAL, packed(network.options["local"])),
+        attribute(IFLA_VXLAN_LOCAL6 if ":" in local else IFLA_VXLAN_LOCAL, packed(local)),
         attribute(IFLA_VXLAN_LEARNING, b"\0"),
         attribute(IFLA_VXLAN_PORT, PORT.to_bytes(2, "big")),
     )
@@ -256,7 +322,7 @@ def tunnel_request(name: str, network: Network) -> bytes:
 
 
 def neighbour_request(index: int, router: str, mac: bytes) -> bytes:
-    header = _ndmsg.pack(_socket.AF_INET, index, NUD_PERMANENT, 0, 0)
+    header = _ndmsg.pack(family(router), index, NUD_PERMANENT, 0, 0)
     return header + attribute(NDA_DST, packed(router)) + attribute(NDA_LLADDR, mac)
 
 

@@ -37,11 +37,12 @@ def element(table: str, key: Key, target: Target) -> Element:
     (host_ip, protocol, host_port), (address, container_port) = key, target
     name = "published6" if ":" in address else "published"
     wire = field(bytes([PROTOCOLS[protocol]])) + field(host_port.to_bytes(2, "big"))
+    text = f"{protocol} . {host_port} : {address} . {container_port}"
     if host_ip not in (ANY, ANY6):
-        name, wire = f"{name}_at", packed(host_ip) + wire
+        name, wire, text = f"{name}_at", packed(host_ip) + wire, f"{host_ip} . {text}"
     value = packed(address) + field(container_port.to_bytes(2, "big"))
     words = f"{Port(container_port, host_port, host_ip, protocol)} to {address}"
-    return Element(NFPROTO_INET, table, name, wire, value, words)
+    return Element(NFPROTO_INET, table, name, wire, value, words, text)
 
 
 def read(name: str, key: bytes, value: bytes) -> tuple[Key, Target]:

@@ -1,8 +1,8 @@
 """The firewall of networks of the user's own: who may reach whom, and who may say who he is.
 
 All of this instance's networks share two tables of their own, `inet INSTANCE.networks` and `bridge
-INSTANCE.networks`. Both are written out anew, and swapped in as one step, whenever a network comes or goes; what
-changes with each container are elements of their sets (elements.py).
+INSTANCE.networks`. Both are written out anew, and swapped in as one step, whenever a network comes or goes: no packet
+of a network that stays meets half of them. What changes with each container are elements of their sets (elements.py).
 
 **Between networks** (`forward`). A packet may go from one of our bridges to the links that `within` pairs it with: to
 itself, where members may talk; to its tunnel, on an overlay. Into a bridge come answers besides, and what was
@@ -177,9 +177,9 @@ def replace(
             ]
     elif not found.has_table:
         return
+    script += elements.script([it for network in networks for member in network.members.values() for it in of(member)])
     firewall._nft("\n".join(script), "-f", "-")
     if networks:
-        elements.add([it for network in networks for member in network.members.values() for it in of(member)])
         firewall.warn_of_legacy_tables()
 
 
@@ -197,7 +197,9 @@ def of(member: Member) -> list[Element]:
         for address in [member.address, *([member.address6, link_local(mac)] if member.address6 else [])]:
             key = ifname(member.link) + field(mac) + packed(address)
             for name in ("sender6", "neighbour6") if ":" in address else ("sender4",):
-                found.append(Element(NFPROTO_BRIDGE, inet, name, key, words=f"{member.link} {address}"))
+                written = f"0x{packed(address).hex()}" if name == "neighbour6" else address
+                text = f'"{member.link}" . {mac.hex(":")} . {written}'
+                found.append(Element(NFPROTO_BRIDGE, inet, name, key, words=f"{member.link} {address}", text=text))
     for record in member.ports:
         port = Port(**record)
         for address in filter(None, (member.address, member.address6)):
@@ -238,7 +240,7 @@ def _masquerade(network: Network) -> list[str]:
         ip = f"ip{6 if subnet.version == 6 else ''}"
         found.append(f'oifname "{network.link}" {ip} saddr {subnet} ct status dnat masquerade')
         if not network.internal:
-            beyond = network.options.get("cluster")
-            inside = f" ip daddr != {beyond}" if beyond and subnet.version == 4 else ""
+            beyond = network.options.get("cluster6" if subnet.version == 6 else "cluster")
+            inside = f" {ip} daddr != {beyond}" if beyond else ""
             found.append(f'oifname != "{_pattern("n")}" {ip} saddr {subnet}{inside} masquerade')
     return found

@@ -86,7 +86,7 @@ def generation() -> int:
     """The number of the kernel's present rule set: another after every change, by whomever."""
     with Netlink(NETLINK_NETFILTER) as netlink:
         header = _nfgenmsg.pack(0, 0, 0)  # any family
-        answer = netlink.get("NFT_MSG_GETGEN", "", NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN, header)
+        answer = netlink.get("NFT_MSG_GETGEN", "number of the rule set", NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN, header)
     return int.from_bytes(attributes(answer[_nfgenmsg.size :])[NFTA_GEN_ID], "big")
 
 

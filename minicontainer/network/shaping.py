@@ -110,7 +110,7 @@ def limit(netlink: Netlink, member: Member) -> None:
         if member.download:
             _bucket(netlink, member.link, member.download, NETEM + 1 if member.delay or member.loss else TC_H_ROOT)
         if member.upload:
-            _redirect(netlink, member.link, ifb(member.link))
+            redirect(netlink, member.link, ifb(member.link))
             _bucket(netlink, ifb(member.link), member.upload)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.EOPNOTSUPP):
@@ -133,7 +133,7 @@ def delay(netlink: Netlink, link: str, milliseconds: float = 0, loss: float = 0)
     Raises HostError where the kernel has no netem.
     """
     words = f"netem on {link}, {milliseconds} ms, loss {loss:.2%}"
-    request = delay_request(_socket.if_nametoindex(link), milliseconds, loss)
+    request = delay_request(links.index_of(link), milliseconds, loss)
     try:
         netlink.change("RTM_NEWQDISC", words, RTM_NEWQDISC, NLM_F_CREATE | NLM_F_REPLACE, request)
     except OSError as error:
@@ -152,22 +152,23 @@ def ifb(cable: str) -> str:
 
 
 def _bucket(netlink: Netlink, link: str, bits: int, parent: int = TC_H_ROOT) -> None:
-    request = bucket_request(_socket.if_nametoindex(link), bits, parent)
+    request = bucket_request(links.index_of(link), bits, parent)
     words = f"tbf on {link}, {bits} bit/s"
     netlink.change("RTM_NEWQDISC", words, RTM_NEWQDISC, NLM_F_CREATE | NLM_F_REPLACE, request)
 
 
-def _redirect(netlink: Netlink, cable: str, to: str) -> None:
+def redirect(netlink: Netlink, cable: str, to: str) -> None:
+    """Let all that arrives at the link `cable` be sent by a new link `to` before anybody sees it."""
     request = (
         _ifinfomsg.pack(0, 0, 0, IFF_UP, IFF_UP)
         + attribute(IFLA_IFNAME, to)
         + nested(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, "ifb"))
     )
     netlink.change("RTM_NEWLINK", f"ifb {to}", RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, request)
-    index = _socket.if_nametoindex(cable)
+    index = links.index_of(cable)
     ingress = _tcmsg.pack(0, index, 0xFFFF0000, TC_H_INGRESS, 0) + attribute(TCA_KIND, "ingress")
     netlink.change("RTM_NEWQDISC", f"ingress on {cable}", RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, ingress)
-    request = redirect_request(index, _socket.if_nametoindex(to))
+    request = redirect_request(index, links.index_of(to))
     words = f"all that {cable} receives goes to {to}"
     netlink.change("RTM_NEWTFILTER", words, RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL, request)
 

@@ -49,11 +49,11 @@ def gateway(written: str, subnet: IPNetwork) -> str:
     return str(gateway)
 
 
-def part(written: str, subnet: ipaddress.IPv4Network) -> ipaddress.IPv4Network:
+def part(written: str, subnet: Any) -> Any:
     if not written:
         return subnet
     try:
-        inner = ipaddress.IPv4Network(written)
+        inner = type(subnet)(written)
     except ValueError as error:
         raise UsageError(f"{written!r} is not a range: {error}", hint=f"a part of {subnet}") from None
     if not inner.subnet_of(subnet):
