@@ -85,8 +85,8 @@ class RuleSet:
 def generation() -> int:
     """The number of the kernel's present rule set: another after every change, by whomever."""
     with Netlink(NETLINK_NETFILTER) as netlink:
-        header = _nfgenmsg.pack(0, 0, 0)  # any family
-        answer = netlink.get("NFT_MSG_GETGEN", "number of the rule set", NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN, header)
+        kind, header = NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN, _nfgenmsg.pack(0, 0, 0)  # any family
+        answer = netlink.get("NFT_MSG_GETGEN", "number of the rule set", kind, header)
     return int.from_bytes(attributes(answer[_nfgenmsg.size :])[NFTA_GEN_ID], "big")
 
 
