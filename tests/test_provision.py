@@ -200,3 +200,11 @@ def test_a_learners_folder_without_room_keeps_what_is_in_it(delivery: Delivery, 
     assert "the machine's disk is full; no file of yours is lost" in ran.stderr
     assert "Traceback" not in ran.stderr
     assert ran.stdout == "minealso mine"
+
+
+def test_what_an_environment_is_made_from_is_told_by_the_function_of_the_script_that_makes_it() -> None:
+    [reads] = [line for line in (PROVISION / "environment").read_text().splitlines() if line.startswith("eval ")]
+    told = subprocess.run(
+        ["bash", "-euc", f"{reads}; made_from"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert len(told.split()[0]) == 64
