@@ -58,17 +58,27 @@ def start_time(pid: int) -> int:
     Together with the pid it names one process only. proc_pid_stat(5)
     """
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-        return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
+        fields = read_file(f"/proc/{pid}/stat").rpartition(")")[2].split()
+        return 0 if fields[0] in ("Z", "X") else int(fields[19])
     except (FileNotFoundError, ProcessLookupError):
         return 0
 
 
 def boot() -> str:
     """Which start of this machine it is: a pid means nothing after the next one. random(4)"""
-    with open("/proc/sys/kernel/random/boot_id") as file:
-        return file.read().strip()
+    return read_file("/proc/sys/kernel/random/boot_id").strip()
+
+
+def read_file(path: str) -> str:
+    """The whole of a kernel file. Leaner than `open`, which asks four questions more: they are read often."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = b""
+        while piece := os.read(fd, 65536):
+            text += piece
+    finally:
+        os.close(fd)
+    return text.decode(errors="surrogateescape")
 
 
 def read_json(path: str) -> Any:

@@ -306,8 +306,24 @@ def test_a_part_that_cannot_travel_says_so(thread: None) -> None:
         def __init__(self) -> None:
             self.lock = threading.Lock()
 
+        def mount(self, inside: Inside) -> None:
+            pass
+
     with pytest.raises(errors.ContainerError, match="cannot travel"):
         Container(["true"], Locked()).run()
+
+
+def test_a_part_with_nothing_to_do_inside_does_not_travel(thread: None) -> None:
+    class AtHome(Part):
+        def __init__(self) -> None:
+            self.lock, self.seen = threading.Lock(), 0
+
+        def attach(self, host: Host) -> None:
+            self.seen = host.pid
+
+    part = AtHome()
+    assert Container(["true"], part).run() == 0
+    assert part.seen
 
 
 def test_a_part_that_cannot_be_rebuilt_says_so(thread: None) -> None:
@@ -318,6 +334,9 @@ def test_a_part_that_cannot_be_rebuilt_says_so(thread: None) -> None:
         def __getstate__(self) -> dict[str, int]:
             return {"a": 1}
 
+        def mount(self, inside: Inside) -> None:
+            pass
+
     with pytest.raises(errors.ContainerError, match="a thousand pieces"):
         Container(["true"], Fragile()).run()
 
@@ -327,6 +346,9 @@ def test_what_a_part_unpickles_to_runs_in_the_containers_own_process_only(thread
         def __setstate__(self, state: dict[str, str]) -> None:
             self.__dict__.update(state)
             Path(self.note).write_text(str(os.getpid()))
+
+        def mount(self, inside: Inside) -> None:
+            pass
 
     nosy = Nosy()
     nosy.note = str(tmp_path / "note")  # type: ignore[attr-defined]

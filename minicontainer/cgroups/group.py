@@ -19,10 +19,11 @@ import time
 
 from minicontainer import linux, state
 from minicontainer.cgroups import units
-from minicontainer.cgroups.layout import exists, layout, read_file
+from minicontainer.cgroups.layout import exists, layout
 from minicontainer.cgroups.v1 import V1
 from minicontainer.cgroups.v2 import V2
 from minicontainer.errors import ConflictError, HostError, NotFoundError, TimeoutExpired, UsageError
+from minicontainer.state import read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

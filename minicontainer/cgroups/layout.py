@@ -16,6 +16,7 @@ import os
 
 from minicontainer import linux
 from minicontainer.errors import HostError
+from minicontainer.state import read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,18 +118,6 @@ def own_unit(machine: Layout) -> None:
         linux.mkdir(keeper, 0o755)
     for pid in read_file(f"{unit}/cgroup.procs").split():
         linux.write(f"{keeper}/cgroup.procs", pid)
-
-
-def read_file(path: str) -> str:
-    """The whole of a kernel file. Leaner than `open`, which asks four questions more: they are read often."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        text = b""
-        while piece := os.read(fd, 65536):
-            text += piece
-    finally:
-        os.close(fd)
-    return text.decode()
 
 
 def exists(path: str) -> bool:

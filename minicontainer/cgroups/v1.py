@@ -16,9 +16,10 @@ from __future__ import annotations
 
 from minicontainer import linux
 from minicontainer.cgroups import units
-from minicontainer.cgroups.layout import exists, read_file
+from minicontainer.cgroups.layout import exists
 from minicontainer.cgroups.v2 import make_directory
 from minicontainer.errors import ConflictError, HostError
+from minicontainer.state import read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ import errno
 from minicontainer import linux
 from minicontainer.cgroups import layout
 from minicontainer.errors import ConflictError, HostError, UsageError
+from minicontainer.state import read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class V2:
 
     def read(self, path: str, file: str) -> str:
         """One of the group's files, as it is."""
-        return layout.read_file(f"{self.directory(path)}/{file}")
+        return read_file(f"{self.directory(path)}/{file}")
 
     def write(self, path: str, file: str, value: str) -> None:
         """Write one of the group's files; brings its controller along if the group has it not yet."""

@@ -14,6 +14,7 @@ import stat
 from minicontainer import linux
 from minicontainer.chroot import within
 from minicontainer.errors import HostError
+from minicontainer.state import read_file
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -118,8 +119,7 @@ def _device(directory: int, name: str, number: int) -> None:
 
 def _is_mapped_group(gid: int) -> bool:
     """Whether the group exists in this user namespace. user_namespaces(7)"""
-    with open("/proc/self/gid_map") as file:
-        ranges = [line.split() for line in file]
+    ranges = [line.split() for line in read_file("/proc/self/gid_map").splitlines()]
     return any(int(first) <= gid < int(first) + int(count) for first, _, count in ranges)
 
 

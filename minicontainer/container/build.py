@@ -11,12 +11,13 @@ from minicontainer import errors, linux, state
 from minicontainer.container import records, spawner
 from minicontainer.container.channel import Channel
 from minicontainer.container.failures import as_error, named
-from minicontainer.container.inner import Plan
+from minicontainer.container.inner import MOMENTS, Plan
+from minicontainer.container.part import Part
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minicontainer.container import Container
-    from minicontainer.container.part import Host, Part
+    from minicontainer.container.part import Host
     from minicontainer.container.process import Process
 
 
@@ -39,7 +40,7 @@ def build(container: Container, process: Process, detach: bool) -> None:
             container.env,
             container.cwd,
             host.hostname,
-            container.parts,
+            [part for part in container.parts if _goes_inside(part)],
             init=container.init,
             traced=watcher is not None,
             fail_at=watcher.inside_fail_at if watcher else 0,
@@ -65,6 +66,11 @@ def build(container: Container, process: Process, detach: bool) -> None:
             ours.close()
         theirs.close()
         host.close()
+
+
+def _goes_inside(part: Part) -> bool:
+    """Whether the process has anything to do with it; a cgroup, say, is the host's business alone."""
+    return any(getattr(type(part), moment) is not getattr(Part, moment) for moment in MOMENTS)
 
 
 def _prepare(host: Host, *, meanwhile: bool) -> None:

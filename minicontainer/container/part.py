@@ -114,8 +114,8 @@ def _nobody_hears(fd: int) -> None:
 class Part:
     """One part of a container. Every moment does nothing until a subclass says otherwise.
 
-    A part travels to the container's process by pickle, as it is after `prepare`; what must not travel (an open
-    descriptor) is handed over with `host.give`.
+    A part that does something in the process travels there by pickle, as it is after `prepare`; what must not travel
+    (an open descriptor) is handed over with `host.give`.
     """
 
     namespaces: int = 0
