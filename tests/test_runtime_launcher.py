@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import launching
 import pytest
 
 from minicontainer import leaks, linux
+from minicontainer.runtime import groups
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from bundles import Bundle
     from launching import Installed
@@ -134,3 +135,13 @@ def test_unmounting_what_is_kept_costs_a_start_and_nothing_else(bundle: Bundle, 
     assert may_not_be_written(pid)
     assert bundle.run("echo", "again") == "again\n"
     assert len(installed.mounts()) == 2
+
+
+def test_whoever_expects_moves_between_groups_stays_where_it_is() -> None:
+    before = Path("/proc/self/cgroup").read_text()
+    for _ in range(3):
+        groups.expect_moves()
+        groups.expect_moves()  # it is under way already
+        groups.moves_expected()
+        groups.moves_expected()
+    assert Path("/proc/self/cgroup").read_text() == before

@@ -22,11 +22,12 @@ _OPTIONS = frozenset(("rw", "ro", "noprefix", "clone_children", "xattr", "all", 
 class Tree:
     """One mounted hierarchy and the container's directory in it. The v2 tree has no `controllers` of its own.
 
-    Not `joined`: the container has none here, and is where its caller is.
+    Not `joined`: the container has none here, and is where its caller is. Not `whole`: it is mounted from somewhere
+    below its root, and `own` need not be the path of what is there.
     """
 
-    def __init__(self, top: str, controllers: tuple[str, ...], own: str) -> None:
-        self.top, self.controllers, self.own = top, controllers, own
+    def __init__(self, top: str, controllers: tuple[str, ...], own: str, *, whole: bool = True) -> None:
+        self.top, self.controllers, self.own, self.whole = top, controllers, own, whole
         self.name = os.path.basename(top)
         self.directory = ""
         self.joined = True
@@ -53,7 +54,8 @@ def trees() -> list[Tree]:
                 if not names or (names[0].startswith("name=") and names != ("name=systemd",)):
                     continue  # a hierarchy without controllers is its maker's; systemd's shows whose a process is
             if names not in found:
-                found[names] = Tree(before.split(" ")[4], names, own.get(names, "/"))
+                root, top = before.split(" ")[3:5]
+                found[names] = Tree(top, names, own.get(names, "/"), whole=root == "/")
     return list(found.values())
 
 
@@ -66,8 +68,8 @@ def expect_moves() -> None:
     Who moves a process on v1 waits until no processor is amid a fork: an RCU grace period, some ten milliseconds, once
     for all moves that follow each other closely. So a thread moves this process, first of all, to where it is.
     """
-    tree = next((tree for tree in trees() if tree.controllers), None)
-    if tree is None:  # v2: a process is born in its group
+    tree = next((tree for tree in trees() if tree.controllers and tree.whole), None)
+    if tree is None or _moving:  # on v2 a process is born in its group
         return
     _moving.append(_thread.allocate_lock())
     _moving[0].acquire()
