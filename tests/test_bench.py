@@ -5,8 +5,11 @@ from __future__ import annotations
 import glob
 import os
 import re
+import shutil
 import subprocess
 import sys
+
+import pytest
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NUMBER = r"\d+(?:\.\d+)?"
@@ -56,3 +59,41 @@ def test_benchmark_unpacks_as_gnu_tar_does_and_compares_libraries() -> None:
     assert len(re.findall(rf"^   minicontainer +{NUMBER} +{NUMBER} +{NUMBER}$", done.stdout, re.M)) == 3, done.stdout
     assert re.search(r"^   isal +[1-9]\d*$", done.stdout, re.M)
     assert len(re.findall(rf"goal: .*times GNU tar's at most 1\.3: {NUMBER}, (?:met|NOT MET)", done.stdout)) == 3
+
+
+def test_benchmark_sends_through_our_networks_and_joins_them() -> None:
+    """Without the peers, whose daemons take their time, and two of the four ways."""
+    if shutil.which("iperf3") is None:
+        pytest.skip("iperf3 is not installed (apt-get install iperf3)")
+    before = set(glob.glob("/var/tmp/minicontainer-bench-*"))
+    code = (
+        "from bench import ground, measure, network, peers\n"
+        "from minicontainer import leaks\n"
+        "network.WAYS = ('container', '127.0.0.1')\n"
+        "peers.there = lambda program: program == 'iperf3'\n"
+        "ground.isolate()\n"
+        "with ground.scratch() as directory:\n"
+        "    there = leaks.snapshot()\n"
+        "    network.row(directory, measure.Rounds(cold=2, blocks=1, block=2))\n"
+        "    print('left:', leaks.left_since(there))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    heads = "TCP Gbit/s|UDP Gbit/s|request µs|names|ms until the command runs"
+    tables = re.split(rf"^   ({heads}) .*$", done.stdout, flags=re.M)
+    found = {
+        head: {
+            row[1]: [float(number) for number in re.findall(NUMBER, row[2])]
+            for row in re.finditer(rf"^   (\S.*?)((?:  +{NUMBER})+)$", body, re.M)
+        }
+        for head, body in zip(tables[1::2], tables[2::2], strict=True)
+    }
+    for head in ("TCP Gbit/s", "UDP Gbit/s", "request µs"):
+        assert set(found[head]) == {"minicontainer", "minicontainer, own network"}, done.stdout
+        assert all(len(row) == 2 and min(row) > 0 for row in found[head].values()), done.stdout
+    assert found["names"]["minicontainer"][0] > 0
+    joins = ["none", "bridge", "bridge, a port", "own", "own, a port", "two of one's own"]
+    assert list(found["ms until the command runs"]) == joins
+    assert re.search(rf"goal: joining own, cold at most 15 ms: -?{NUMBER} ms, (met|NOT MET)", done.stdout)
+    assert "left: []" in done.stdout
+    assert set(glob.glob("/var/tmp/minicontainer-bench-*")) == before

@@ -32,6 +32,9 @@ def image(machine: Machine, rootfs: str) -> str:
     return "box"
 
 
+WAIT = ["sleep", "1000"]
+
+
 def inspect(name: str) -> Any:
     return json.loads(command("network", "inspect", name))[0]
 
@@ -61,6 +64,7 @@ def test_errors_are_one_line_with_a_hint_and_a_status(machine: Machine) -> None:
     for words, complaint in (
         ("network rm shop", "there is no network 'shop' ("),
         ("network inspect shop", "there is no network"),
+        ("network inspect bridge", "'bridge' is always there, and is no network of your own ("),
         ("network create a.b", "cannot be a network's name ("),
         ("network create --subnet 10.9.0.0/24 --subnet 10.8.0.0/24 x", "twice for one family"),
         ("network create -o vni x", "no value (KEY=VALUE)"),
@@ -157,6 +161,25 @@ def test_limits_are_asked_for_with_the_network(machine: Machine, image: str) -> 
         ("shop --network shop", "network shop is named twice"),
     ):
         assert complaint in command("run", "--rm", "--network", *words.split(), image, "true", status=125)
+
+
+def test_ports_are_shown_random_ones_among_them(machine: Machine, image: str) -> None:
+    command("network", "create", "--ipv6", "shop")
+    command("run", "-d", "--name", "one", "--network", "shop", "-p", "8080:80", "-p", "127.0.0.1::53/udp", image, *WAIT)
+    command("run", "-d", "--name", "two", "-p", "81", image, *WAIT)
+    command("run", "-d", "--name", "three", image, *WAIT)
+    try:
+        lines = command("port", "one").splitlines()
+        assert lines[:2] == ["80/tcp -> 0.0.0.0:8080", "80/tcp -> [::]:8080"]
+        free = re.fullmatch(r"53/udp -> 127\.0\.0\.1:(\d+)", lines[2])
+        assert free
+        assert f"udp . {free[1]} : " in machine.ruleset()
+        (line,) = command("port", "two").splitlines()
+        assert f"tcp . {line.rpartition(':')[2]} : " in machine.ruleset()
+        assert command("port", "three") == ""
+        assert "there is no container four" in command("port", "four", status=1)
+    finally:
+        command("rm", "-f", "one", "two", "three")
 
 
 def test_members_share_the_limit_of_their_network(machine: Machine, image: str) -> None:

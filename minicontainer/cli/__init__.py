@@ -51,6 +51,7 @@ COMMANDS = {
     "system": ("looking", "show what takes up the disk: df"),
     "inspect": ("images", "show all about images or containers, as JSON"),
     "network": ("network", "networks of your own: create, inspect, ls, rm, prune, connect, disconnect"),
+    "port": ("network", "show which ports of the host lead to a container"),
     "audit": ("audit", "say what a running container may do, and what that allows"),
     "doctor": ("doctor", "check that this machine can run containers"),
     "reset": ("reset", "remove everything that broken experiments left"),

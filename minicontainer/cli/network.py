@@ -8,8 +8,9 @@ import sys
 from minicontainer.cli import entries
 from minicontainer.cli.table import table
 from minicontainer.errors import UsageError
-from minicontainer.network import connecting, networks
+from minicontainer.network import bridge, connecting, networks
 from minicontainer.network.membership import Endpoint
+from minicontainer.network.ports import ANY, ANY6, Port
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,6 +57,25 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     disconnect = verbs.add_parser("disconnect", help="take a container out of a network").add_argument
     disconnect("network", metavar="NETWORK")
     disconnect("container", metavar="CONTAINER")
+
+
+def _port_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("container", metavar="CONTAINER")
+
+
+def _port(arguments: argparse.Namespace) -> int:
+    container = entries.find(arguments.container)["id"]
+    found = [(port, port.host_ip) for port in bridge.ports_of(container)]
+    for network in networks.of(container):
+        member = network.members[container]
+        for port in (Port(**record) for record in member.ports):
+            found.append((port, port.host_ip))
+            if port.host_ip == ANY and member.address6:
+                found.append((port, ANY6))
+    for port, host in found:
+        address = f"[{host}]" if ":" in host else host
+        print(f"{port.container_port}/{port.protocol} -> {address}:{port.host_port}")
+    return 0
 
 
 def endpoint(text: str) -> Endpoint:
@@ -189,4 +209,4 @@ def _disconnect(arguments: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"network": (_arguments, _network)}
+COMMANDS = {"network": (_arguments, _network), "port": (_port_arguments, _port)}

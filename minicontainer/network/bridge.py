@@ -210,6 +210,13 @@ def address_of(container: str) -> str | None:
     return None if entry is None else str(entry["address"])
 
 
+def ports_of(container: str) -> list[Port]:
+    """What a container has published on the default bridge."""
+    plan = Plan("bridge")
+    with plan.locked():
+        return [Port(**port) for port in plan.containers.get(container, {"ports": []})["ports"]]
+
+
 def reset() -> list[str]:
     """Remove all that the default bridge has in the kernel's network and the plan's file; what was removed, by name.
 

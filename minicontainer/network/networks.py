@@ -44,6 +44,10 @@ def locked() -> AbstractContextManager[None]:
 
 def get(name: str) -> Network:
     """The network of this name. Raises NotFoundError, and HostError when its file is no network's."""
+    if name in RESERVED:
+        raise NotFoundError(
+            f"{name!r} is always there, and is no network of your own", hint="`minicontainer network ls` lists those"
+        )
     found = _read(path(name)) if LABEL.fullmatch(name) else None
     if found is None:
         raise NotFoundError(
