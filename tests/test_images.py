@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import lzma
 import multiprocessing
 import os
+import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -284,10 +287,15 @@ def test_import_of_a_directory_holds_what_the_directory_held(root: str) -> None:
     assert os.stat(f"{layer}/same").st_ino == os.stat(f"{layer}/etc/secret").st_ino
 
 
-@pytest.mark.parametrize("flag", ["", "-z"])
+@pytest.mark.parametrize("flag", ["", "-z", "--zstd", "-j", "-J"])
 def test_import_of_an_archive_of_gnu_tar(root: str, flag: str) -> None:
     tree = f"{root}/../tree"
     write(f"{tree}/a/b", "content\n")
+    program, package = {"-j": ("bzip2", "bzip2"), "-J": ("xz", "xz-utils"), "--zstd": ("zstd", "zstd")}.get(
+        flag, ("tar",) * 2
+    )
+    if not shutil.which(program):
+        pytest.skip(f"{program} is not here (apt-get install {package})")
     told("tar", *filter(None, [flag]), "-cf", f"{root}/../x.tar", "-C", tree, ".")
     image = import_(f"{root}/../x.tar", "archive")
     assert tree_of(image.layers[0]) == tree_of(tree)
@@ -295,14 +303,27 @@ def test_import_of_an_archive_of_gnu_tar(root: str, flag: str) -> None:
     assert image.config.diff_ids == [digest_of(plain)]
 
 
-@pytest.mark.parametrize("data", [b"\xfd7zXZ\0rest", b"BZh91AY", b"PK\3\4zip", b"just text, no archive" * 100])
-def test_import_of_what_is_no_archive_is_refused(root: str, data: bytes) -> None:
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"", "empty"),
+        (b"short", "5 bytes"),
+        (b"\xfd7zXZ\0" + b"rest" * 10, "not xz"),
+        (b"\xfd7zXZ\0", "ends in the middle"),
+        (b"BZh91AY", "not bzip2|ends in the middle"),
+        (b"PK\3\4zip", "zip"),
+        (b"just text, no archive" * 100, "no tar"),
+        (lzma.compress(b"just text, no archive" * 100), "no tar"),
+    ],
+)
+def test_import_of_what_is_no_archive_is_refused(root: str, data: bytes, why: str) -> None:
     os.makedirs(root)
     with open(f"{root}/../x", "wb") as file:
         file.write(data)
     with pytest.raises(ImageError) as caught:
         import_(f"{root}/../x", "bad")
     assert caught.value.hint
+    assert re.search(f"x cannot be imported: .*({why})", caught.value.message)
     assert contents(root) == []
     assert images() == []
 

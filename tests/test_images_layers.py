@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import os
 import random
 import resource
@@ -17,7 +19,7 @@ from images import FakeRegistry, MadeImage, digest_of, fake_registry, index_of
 from minicontainer.cli import main
 from minicontainer.errors import ContainerError, ImageError, UsageError
 from minicontainer.images import Store, get, pull, push, tag
-from minicontainer.images.compression import OUTPUT, decompress, unzstd
+from minicontainer.images.compression import OUTPUT, decompress
 from minicontainer.images.manifest import (
     DOCKER_FOREIGN_GZIP,
     DOCKER_LAYER,
@@ -85,6 +87,8 @@ def test_layer_of_each_type_is_pulled_and_goes_into_a_layout_that_umoci_reads(
         lambda tar: zstd(tar, "-19", "--long=27", "--no-check"),
         lambda tar: zstd(b"") + zstd(tar),
         lambda tar: gzip.compress(tar[:700]) + gzip.compress(b"") + gzip.compress(tar[700:]) + b"\0" * 512,
+        lambda tar: lzma.compress(tar[:700]) + lzma.compress(tar[700:]) + b"\0" * 8,
+        lambda tar: bz2.compress(tar),
         lambda tar: tar,
     ],
 )
@@ -138,6 +142,38 @@ def test_damaged_zstd_is_an_error(data: bytes) -> None:
     assert "zstd" in str(caught.value)
 
 
+COMPRESSIONS = {"gzip": gzip.compress, "zstd": zstd, "bzip2": bz2.compress, "xz": lzma.compress}
+
+
+@pytest.mark.parametrize("kind", COMPRESSIONS)
+def test_however_a_file_arrives_what_comes_out_is_the_same(kind: str) -> None:
+    """In pieces of any length, of several streams, in steps that are bounded; and cut off anywhere it is an error."""
+    source = random.Random(kind)
+    for _ in range(6):
+        parts = [
+            source.randbytes(source.choice([0, 1, 5000])) + bytes(source.choice([0, 7, 2 << 20])) for _ in range(3)
+        ]
+        whole = b"".join(map(COMPRESSIONS[kind], parts))
+        step = source.choice([1, 2, 7, 1000, 1 << 20])
+        packed = memoryview(whole)
+        pieces = [packed[at : at + step] for at in range(0, len(packed), step)]
+        found = [bytes(piece) for piece in decompress(iter(pieces))]
+        assert b"".join(found) == b"".join(parts)
+        assert max(map(len, found)) <= OUTPUT
+        last = len(COMPRESSIONS[kind](parts[-1]))
+        with pytest.raises(ImageError, match="ends in the middle"):
+            for _ in decompress(iter([packed[: len(whole) - source.randint(1, last - 1)]])):
+                pass
+
+
+def test_xz_archive_cannot_take_all_our_memory() -> None:
+    filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 30}]
+    greedy = lzma.compress(b"x", filters=filters)
+    with pytest.raises(ImageError, match="xz"):
+        for _ in decompress(iter([memoryview(greedy)])):
+            pass
+
+
 def test_worker_asks_the_kernel_for_memory_once(root: str, fake: FakeRegistry) -> None:
     """Not for each piece anew: 256 page faults for every MiB that is inflated."""
     name = fake.serve(MadeImage({"noise": random.Random(1).randbytes(24 << 20).hex().encode()}))
@@ -148,7 +184,7 @@ def test_worker_asks_the_kernel_for_memory_once(root: str, fake: FakeRegistry) -
 
 def test_bomb_of_zstd_comes_out_in_bounded_steps() -> None:
     bomb = zstd(b"\0" * (256 << 20))
-    sizes = [len(piece) for piece in unzstd(iter([memoryview(bomb)]))]
+    sizes = [len(piece) for piece in decompress(iter([memoryview(bomb)]))]
     assert len(bomb) < 64 << 10
     assert sum(sizes) == 256 << 20
     assert max(sizes) <= OUTPUT
@@ -162,7 +198,7 @@ def test_window_of_two_gigabytes_is_refused() -> None:
         check=True,
     ).stdout
     with pytest.raises(ImageError):
-        for _ in unzstd(iter([memoryview(big)])):
+        for _ in decompress(iter([memoryview(big)])):
             pass
 
 
@@ -381,5 +417,5 @@ def test_platform_is_an_option_of_the_command(root: str, fake: FakeRegistry) -> 
 
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="Python has zstd of its own from 3.14 on")
 def test_pythons_own_zstd_is_used_where_there_is_one() -> None:
-    list(unzstd(iter([memoryview(zstd(b"x"))])))
+    list(decompress(iter([memoryview(zstd(b"x"))])))
     assert "backports.zstd" not in sys.modules

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -180,8 +181,10 @@ def test_an_image_that_came_with_dockers_types_keeps_its_digest(root: str, regis
     assert (back.digest, back.entry.verbatim) == (image.digest, image.entry.verbatim)
 
 
-@pytest.mark.parametrize("pack", [("gzip", "-c"), ("zstd", "-c"), ("cat",)])
+@pytest.mark.parametrize("pack", [("gzip", "-c"), ("zstd", "-c"), ("bzip2", "-c"), ("xz", "-c"), ("cat",)])
 def test_a_compressed_archive_comes_through_a_pipe(root: str, made: Image, pack: tuple[str, ...]) -> None:
+    if not shutil.which(pack[0]):
+        pytest.skip(f"{pack[0]} is not here (apt-get install bzip2 xz-utils zstd)")
     save(NAME, f"{root}/../out")
     with data_root(f"{root}/../piped"):
         with open(f"{root}/../out", "rb") as file, subprocess.Popen(pack, stdin=file, stdout=subprocess.PIPE) as tool:
@@ -296,8 +299,10 @@ def test_an_archive_of_old_docker(root: str) -> None:
 @pytest.mark.parametrize(
     ("archive", "match"),
     [
-        (b"", "neither"),
+        (b"", "is empty"),
+        (b"hello", "5 bytes"),
         (b"hello" * 1000, "no tar"),
+        (bytes(1024), "neither"),
         (gzip.compress(b"x" * 2000), "no tar"),
         (docker_archive()[:3000], "cut off|neither"),
         (docker_archive(listed=b"{}"), "list"),

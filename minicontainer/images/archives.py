@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Protocol
 
 from minicontainer import linux
 from minicontainer.errors import ImageError, UsageError
-from minicontainer.images.compression import CHUNK, Ahead, decompress
+from minicontainer.images.compression import Ahead, chunks_of, decompress
 from minicontainer.images.manifest import MAX_DOCUMENT
 from minicontainer.images.tar import DIRECTORY, HARD_LINK, REGULAR, SYMLINK, Limits, Reader, printable
 
@@ -55,13 +55,13 @@ class Members(Protocol):
 
 
 class Tar:
-    """A tar archive, plain, gzip or zstd, unpacked into the session."""
+    """A tar archive, compressed or not, unpacked into the session."""
 
     def __init__(self, stream: IO[bytes], session: Session, limits: Limits) -> None:
         self._files: dict[str, Member] = {}
         self._links: dict[str, str] = {}
         bounds = Limits(size=limits.size, file_size=limits.size, entries=MOST_FILES)
-        with Ahead(decompress(_chunks(stream))) as source, Reader(source, bounds) as reader:
+        with Ahead(decompress(chunks_of(stream))) as source, Reader(source, bounds) as reader:
             while entry := reader.next():
                 name = _clean(entry.name)
                 if entry.kind == REGULAR:
@@ -77,6 +77,8 @@ class Tar:
                 elif entry.kind != DIRECTORY:
                     raise ImageError(f"{printable(entry.name)} of the archive is no file", hint=_NO_ARCHIVE)
             reader.end()
+            if not reader.size:
+                raise ImageError("the archive is empty", hint="whatever was to write it has failed")
 
     def get(self, name: str) -> Member | None:
         for _ in range(_FOLLOWED):
@@ -107,7 +109,7 @@ class Directory:
             finally:
                 os.close(root)
             with open(fd, "rb", buffering=0) as file:
-                self._found[name] = _take(f"{self._session.path}/{len(self._found)}.member", _chunks(file))
+                self._found[name] = _take(f"{self._session.path}/{len(self._found)}.member", chunks_of(file))
         return self._found[name]
 
 
@@ -126,11 +128,6 @@ def taken_apart(source: str | IO[bytes], session: Session, limits: Limits) -> Me
         ) from None
     with file:
         return Tar(file, session, limits)
-
-
-def _chunks(stream: IO[bytes]) -> Iterator[memoryview]:
-    while data := stream.read(CHUNK):
-        yield memoryview(data)
 
 
 def _take(path: str, pieces: Iterator[memoryview]) -> Member:

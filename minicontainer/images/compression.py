@@ -1,8 +1,9 @@
-"""Bytes in bulk: gunzip and unzstd in bounded steps and ahead of time, gzip that is the same everywhere.
+"""Bytes in bulk: decompressed in bounded steps and ahead of time, and gzip that is the same everywhere.
 
 gzip is most of the work of a pull, so it is done by igzip (the `isal` library), which is two to three times as fast as
 zlib on the same format. zstd is faster still, and newer: a module of Python's from 3.14 on, for which `backports.zstd`
-stands in. (RFC 1952, RFC 8878)
+stands in. bzip2 and xz are in no image that anybody makes today, but root filesystems come so.
+(RFC 1952, RFC 8878)
 """
 
 from __future__ import annotations
@@ -12,20 +13,20 @@ import itertools
 import queue
 import sys
 import threading
-from typing import IO, TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Protocol, Self
 
-from isal import isal_zlib
+from isal import igzip_lib, isal_zlib
 
 from minicontainer.errors import ImageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 CHUNK = 256 << 10
 """Bytes that are read from a registry or a file at a time."""
 
 OUTPUT = 1 << 20
-"""Bytes that one step of inflating may make: a bomb of gzip becomes a thousand times as large as it came."""
+"""Bytes that one step of decompressing may make: a bomb of gzip becomes a thousand times as large as it came."""
 
 AHEAD = 4
 """Such steps that may be done before anybody has used the first."""
@@ -33,72 +34,100 @@ AHEAD = 4
 LEVEL = 3
 """igzip's best: about as small as gzip -3, several times faster."""
 
-
-_MADE_WRONG = "whoever made the archive must make it again"
+XZ_MEMORY = 128 << 20
+"""Bytes that an xz archive may make us keep: twice what `xz -9` needs."""
 
 
 def decompress(chunks: Iterator[memoryview]) -> Iterator[bytes] | Iterator[memoryview]:
     """The archive in a layer, however it is compressed: its first bytes tell.
 
     The media type tells too, and is wrong in some images that everybody else can run. Nothing depends on it: whatever
-    comes out must have the diff_id that the config says.
+    comes out must have the diff_id that the config says. Raises ImageError where it goes wrong.
     """
     begin = bytearray()
     for chunk in chunks:
         begin += chunk
-        if len(begin) >= 4:
+        if len(begin) >= 6:
             break
     whole = itertools.chain([memoryview(begin)], chunks)
+    kind = kind_of(begin)
+    return _streams(kind, whole) if kind else whole
+
+
+def chunks_of(stream: IO[bytes]) -> Iterator[memoryview]:
+    """What is left of a file, piece by piece."""
+    while data := stream.read(CHUNK):
+        yield memoryview(data)
+
+
+def kind_of(begin: bytes | bytearray) -> str:
+    """How a file is compressed that begins so: gzip, zstd, bzip2, xz; "" when it is in none of these ways."""
     if begin.startswith(b"\x1f\x8b"):
-        return inflate(whole)
+        return "gzip"
     if begin.startswith(b"\x28\xb5\x2f\xfd") or (begin[1:4] == b"\x2a\x4d\x18" and begin[0] >> 4 == 5):
-        return unzstd(whole)
-    return whole
+        return "zstd"  # the second is a frame to be skipped. RFC 8878, 3.1.2
+    if begin.startswith(b"BZh"):
+        return "bzip2"
+    return "xz" if begin.startswith(b"\xfd7zXZ\0") else ""
 
 
-def unzstd(chunks: Iterator[memoryview]) -> Iterator[bytes]:
-    """Decompress zstd, in bounded steps. It may have several frames, some to be skipped. RFC 8878, 3.1"""
+def _streams(kind: str, chunks: Iterator[memoryview]) -> Iterator[bytes]:
+    """Decompress, in bounded steps. A file may have several streams after one another (members, frames), and zeros
+    after the last. RFC 1952, 2.2; RFC 8878, 3.1"""
+    begin, errors = _library(kind)
+    stream, streams = None, 0
+    for chunk in chunks:
+        data: memoryview | bytes = chunk
+        while data or (stream and not stream.needs_input):
+            if stream is None:
+                if streams and not bytes(data).strip(b"\0"):
+                    break
+                stream, streams = begin(), streams + 1
+            try:
+                made = stream.decompress(data, OUTPUT)
+            except errors as error:
+                raise ImageError(f"not {kind}, as it begins ({error})", hint=_MADE_WRONG) from None
+            yield made
+            data = stream.unused_data if stream.eof else b""
+            stream = None if stream.eof else stream
+    if stream is not None:
+        raise ImageError(f"its {kind} data ends in the middle", hint="it was cut off: fetch it again, or make it again")
+
+
+class _Stream(Protocol):
+    """One stream of a compressed file, as the modules of Python's library have it, and igzip too."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def needs_input(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: memoryview | bytes, max_length: int, /) -> bytes: ...
+
+
+def _library(kind: str) -> tuple[Callable[[], _Stream], type[Exception]]:
+    """What begins a stream, and what that raises. Each is loaded when there is something for it."""
+    if kind == "gzip":
+        error: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment]  # the stub has it as a variable
+        return lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP), error
+    if kind == "bzip2":
+        import bz2
+
+        return bz2.BZ2Decompressor, OSError
+    if kind == "xz":
+        import lzma
+
+        return lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY), lzma.LZMAError
     if sys.version_info >= (3, 14):
         from compression import zstd
     else:
         import backports.zstd as zstd
 
-    frame: zstd.ZstdDecompressor | None = None
-    try:
-        for chunk in chunks:
-            data: memoryview | bytes = chunk
-            while data or (frame and not frame.needs_input):
-                frame = frame or zstd.ZstdDecompressor()
-                yield frame.decompress(data, OUTPUT)
-                data = frame.unused_data if frame.eof else b""
-                frame = None if frame.eof else frame
-    except zstd.ZstdError as error:
-        raise ImageError(f"not zstd, as it begins ({error})", hint=_MADE_WRONG) from None
-    if frame is not None:
-        raise ImageError("its zstd data ends in the middle", hint=_MADE_WRONG)
+    return zstd.ZstdDecompressor, zstd.ZstdError
 
 
-def inflate(chunks: Iterator[memoryview]) -> Iterator[bytes]:
-    """Gunzip, in bounded steps. A gzip file may have several members, and zeros after them. RFC 1952, 2.2"""
-    member, members = None, 0
-    try:
-        for chunk in chunks:
-            data: memoryview | bytes = chunk
-            while data:
-                if member is None:
-                    if members and not bytes(data).strip(b"\0"):
-                        break
-                    member, members = isal_zlib.decompressobj(wbits=31), members + 1
-                yield member.decompress(data, OUTPUT)
-                data = member.unused_data if member.eof else member.unconsumed_tail
-                member = None if member.eof else member
-        while member is not None and (made := member.decompress(b"", OUTPUT)):
-            yield made
-            member = None if member.eof else member
-    except isal_zlib.error as error:  # type: ignore[misc]  # the stub has it as a variable
-        raise ImageError(f"not gzip, as it begins ({error})", hint=_MADE_WRONG) from None
-    if member is not None or not members:
-        raise ImageError("its gzip data ends in the middle", hint=_MADE_WRONG)
+_MADE_WRONG = "whoever made the archive must make it again"
 
 
 class Ahead:
@@ -167,7 +196,7 @@ class Gzip:
         self._buffer = bytearray()
         self.plain, self.compressed, self.size = hashlib.sha256(), hashlib.sha256(), 0
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         self._buffer += data  # a tar is written in blocks of 512 bytes
         if len(self._buffer) >= CHUNK:
             self._flush()

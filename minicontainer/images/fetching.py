@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from minicontainer.images.credentials import Credentials
     from minicontainer.images.transport import Answer
 
-_PUSH_AGAIN = "whoever made the image must push it again"
+_AGAIN = "whoever made the layer must make it again"
 
 
 class Job:
@@ -134,7 +134,7 @@ def _unpack(job: Job, source: _Source, path: str = "") -> None:
         except ImageError as error:
             stream.stop()
             source.drain()  # if the bytes are not those that were asked for, that is the error to tell
-            raise ImageError(f"the layer {job.blob.digest}: {error.message}", hint=error.hint or _PUSH_AGAIN) from None
+            raise ImageError(f"the layer {job.blob.digest}: {error.message}", hint=error.hint or _AGAIN) from None
     source.drain()
     if done.diff_id != job.diff_id:
         raise ImageError(

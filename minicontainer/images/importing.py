@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from minicontainer.errors import ImageError, UsageError
-from minicontainer.images.compression import CHUNK, OUTPUT, Gzip, inflate, write_all
+from minicontainer.images.compression import Gzip, chunks_of, decompress, kind_of, write_all
 from minicontainer.images.image import Image
 from minicontainer.images.manifest import (
     OCI_CONFIG,
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from minicontainer.images.session import Session
     from minicontainer.images.tar import Limits
 
-_OTHERS = {b"\xfd7zXZ\0": "xz", b"BZh": "bzip2", b"\x28\xb5\x2f\xfd": "zstd", b"PK\3\4": "zip"}
-
 
 def import_(
     source: str,
@@ -59,7 +57,7 @@ def import_(
     source_date_epoch: int | None = None,
     limits: Limits | None = None,
 ) -> Image:
-    """Make an image called `name` of `source`: a directory, or a tar archive, plain or gzip.
+    """Make an image called `name` of `source`: a directory, or a tar archive, also one of gzip, zstd, bzip2 or xz.
 
     On top of the image `base`, if one is named: its layers, and its config where nothing else is said. `ports` are
     those that the image says it serves (`80/tcp`). `source_date_epoch`, seconds since 1970, is what is noted as the
@@ -98,7 +96,10 @@ def import_(
             manifest = Manifest.parse(document)
             chain = chain_ids(config.diff_ids)
             session.needs(chain)
-            fetch_layers(store, session, manifest, config, chain, limits=limits, progress=lambda event: None)
+            try:
+                fetch_layers(store, session, manifest, config, chain, limits=limits, progress=lambda event: None)
+            except ImageError as error:
+                raise ImageError(error.message.removeprefix(f"the layer {layer.digest}: "), hint=error.hint) from None
             digest = store.keep_document(document, session)
             descriptor = Descriptor(OCI_MANIFEST, digest, len(document))
             entry = Entry(descriptor, reference.name, layers=chain, platform=config.platform)
@@ -106,9 +107,9 @@ def import_(
             return Image(store, entry)
     except OSError as error:
         raise host_error(error, store.root) from error
-    except ImageError:
+    except ImageError as error:
         store.collect()  # its blob, which turned out to be no layer
-        raise
+        raise ImageError(f"{source} cannot be imported: {error.message}", hint=error.hint) from None
 
 
 def _layer(store: Store, session: Session, source: str, epoch: int | None) -> tuple[Descriptor, str]:
@@ -129,7 +130,7 @@ def _layer(store: Store, session: Session, source: str, epoch: int | None) -> tu
 
 
 def _archive(source: str, file: IO[bytes]) -> tuple[Any, Any, int]:
-    """Copy a gzip archive as it is, or compress a plain one; the hashes of both forms, and the bytes of the blob."""
+    """Copy a gzip archive as it is, or make one; the hashes of both forms, and the bytes of the blob."""
     try:
         opened = open(source, "rb")  # noqa: SIM115  (it is the next statement's)
     except OSError as error:
@@ -137,36 +138,36 @@ def _archive(source: str, file: IO[bytes]) -> tuple[Any, Any, int]:
             f"{source} cannot be imported: {error.strerror}", hint="name a directory or a tar archive"
         ) from None
     with opened as archive:
-        magic = archive.peek(8)[:8]
-        if magic[:2] == b"\x1f\x8b":
-            copy_ = _Copy(archive, file)
-            plain = hashlib.sha256()
-            for data in inflate(copy_.chunks()):
+        begin = archive.peek(8)[:8]
+        if not begin:
+            raise ImageError("it is empty", hint="whatever was to write it has failed")
+        if begin.startswith(b"PK\3\4"):
+            raise ImageError("it is a zip archive", hint="unpack it, and import the directory")
+        if kind_of(begin) == "gzip":
+            copied, plain = _Copied(archive, file), hashlib.sha256()
+            for data in decompress(copied.chunks()):
                 plain.update(data)
-            return copy_.hash, plain, copy_.size
-        for beginning, kind in _OTHERS.items():
-            if magic.startswith(beginning):
-                raise ImageError(
-                    f"{source} is a {kind} archive", hint=f"unpack it first: this reads tar and gzip, not {kind}"
-                )
+            return copied.hash, plain, copied.size
         writer = Gzip(file)
-        while data := archive.read(OUTPUT):
+        for data in decompress(chunks_of(archive)):
             writer.write(data)
         writer.end()
         return writer.compressed, writer.plain, writer.size
 
 
-class _Copy:
+class _Copied:
+    """What is read of a file, which goes on into another as it is."""
+
     def __init__(self, source: IO[bytes], file: IO[bytes]) -> None:
         self._source, self._file = source, file
         self.hash, self.size = hashlib.sha256(), 0
 
     def chunks(self) -> Iterator[memoryview]:
-        while data := self._source.read(CHUNK):
-            self.hash.update(data)
-            self.size += len(data)
-            write_all(self._file, data)
-            yield memoryview(data)
+        for chunk in chunks_of(self._source):
+            self.hash.update(chunk)
+            self.size += len(chunk)
+            write_all(self._file, chunk)
+            yield chunk
 
 
 def _config(

@@ -86,9 +86,10 @@ def load(
             return [Image(store, entry) for entry in entries]
     except OSError as error:
         raise host_error(error, store.root) from error
-    except ImageError:
+    except ImageError as error:
         store.collect()  # blobs that turned out to be no image's
-        raise
+        place = source if isinstance(source, str) else "the archive"
+        raise ImageError(f"{place} cannot be loaded: {error.message}", hint=error.hint) from None
 
 
 class _Found:
