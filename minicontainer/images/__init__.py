@@ -8,8 +8,8 @@ JSON document, named by their digests and handed out by a registry over HTTP.
 
 Read it in this order: `reference` (names), `manifest`, `platforms` and `choosing` (the documents), `settings`, `tls`,
 `proxies` and `transport` (the wire), `challenge`, `credentials`, `auth`, `login` (who we are), `registry` and `blobs`,
-`tar` and `unpack` (a layer becomes a directory), `store` and `session` (what is on disk, and what is arriving),
-`compression`, `partial`, `fetching` and `workers` (layers arrive),
+`hashing`, `tar` and `unpack` (a layer becomes a directory), `store` and `session` (what is on disk, and what is
+arriving), `compression`, `partial`, `fetching` and `workers` (layers arrive),
 `pulling`, `pushing`, `importing`, `exporting`, `saving`, `loading`, `copying` (the verbs), `image` (how it becomes a
 container), `progress`. Then what one learns from it: `trees`, `steps`, `explaining`, `inspecting`; and housekeeping:
 `usage`, `pruning`, `checking`.

@@ -4,7 +4,7 @@ Each file is a header block, its bytes, and zeros up to the next full block; two
 header's fields have a fixed width, so whatever does not fit comes in an entry of its own before: PAX records (type
 `x`, "length key=value" lines) or GNU's long names (types `L` and `K`). A file with holes brings a map of its data.
 
-The reader takes any stream, holds two pieces of it, and hashes it on the way: the hash of a layer's tar is its diff_id.
+The reader takes any stream, holds few pieces of it, and hashes it on the way: the hash of a layer's tar is its diff_id.
 It says what the archive says and judges only the archive itself; what an entry may do is `unpack`'s to decide.
 Sources: pax(1) "ustar interchange format", tar(5), GNU tar's manual "Basic Tar Format", and, where they leave a
 choice, Go's archive/tar, with which other engines read the same bytes. Left out: multi-volume archives, incremental
@@ -13,12 +13,11 @@ dumps, names or sizes in a global PAX header (refused).
 
 from __future__ import annotations
 
-import hashlib
 import os
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
 
 from minicontainer.errors import ImageError
+from minicontainer.images.hashing import Sha256
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,15 +100,13 @@ class Reader:
         self._left = 0
         """Bytes of the present entry's data that nobody has asked for yet, and its padding."""
         self._padding = 0
-        self._sha256 = hashlib.sha256()
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="sha256")
-        self._hashing: Future[None] | None = None
+        self._sha256 = Sha256()
 
     def __enter__(self) -> Reader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pool.shutdown()
+        self._sha256.stop()
 
     def next(self) -> Entry | None:
         """The next entry; None at the end of the archive. Raises ImageError."""
@@ -158,8 +155,6 @@ class Reader:
         """Read what follows the archive (it counts for the hash) and return the diff_id: "sha256:…"."""
         while self._read():
             pass
-        if self._hashing:
-            self._hashing.result()
         return f"sha256:{self._sha256.hexdigest()}"
 
     # --- bytes ---------------------------------------------------------------------------------------------------
@@ -176,15 +171,16 @@ class Reader:
                 raise ImageError(
                     f"the layer is larger than {self.limits.size} bytes", hint="raise the limit, or do not"
                 )
-            # While the other core hashes this piece we are busy with its files; never more than one piece behind.
-            if self._hashing:
-                self._hashing.result()
-            self._hashing = self._pool.submit(self._sha256.update, chunk)
+            self._sha256.update(chunk)
         return chunk
 
     def _fill(self) -> None:
         self._chunk, self._at = self._read(), 0
         if not self._chunk:
+            if self.size < BLOCK:
+                raise ImageError(
+                    f"this is no tar: {self.size} bytes, and a header alone has {BLOCK}", hint="look at what is in it"
+                )
             raise ImageError("the tar is cut off in the middle", hint="download it again")
 
     def _take(self, size: int) -> bytes:
@@ -226,7 +222,7 @@ class Reader:
         said = _octal(block[148:156])
         rest = block[:148] + 8 * b" " + block[156:]
         if said != (total := sum(rest)) and said != total - 256 * sum(byte > 127 for byte in rest):  # signed, once
-            raise ImageError("this is no tar: a header's checksum is wrong", hint="is it compressed?")
+            raise ImageError("this is no tar: a header's checksum is wrong", hint="is it compressed, or encrypted?")
         return block
 
     # --- entries -------------------------------------------------------------------------------------------------

@@ -21,7 +21,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from dataclasses import dataclass
 
 from minicontainer import linux
 from minicontainer.errors import ConflictError, HostError, ImageError
@@ -67,13 +66,13 @@ _REASONS = {
 }
 
 
-@dataclass(frozen=True)
 class Unpacked:
     """What was unpacked: `diff_id` ("sha256:…") and `size` in bytes are the tar's, `entries` its number of entries."""
 
-    diff_id: str
-    size: int
-    entries: int
+    __slots__ = ("diff_id", "entries", "size")
+
+    def __init__(self, diff_id: str, size: int, entries: int) -> None:
+        self.diff_id, self.size, self.entries = diff_id, size, entries
 
 
 def unpack(stream: Source, directory: str, *, limits: Limits | None = None) -> Unpacked:
