@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import ssl
 import subprocess
 import threading
@@ -19,7 +20,7 @@ from registry import docker_registry, push_busybox
 
 from minicontainer.cli import main
 from minicontainer.errors import ImageError, NotFoundError, UsageError
-from minicontainer.images import pull, pull_all, push, tag
+from minicontainer.images import pull, pull_all, push, tag, transport
 from minicontainer.images.login import login
 from minicontainer.images.proxies import proxy_for
 from minicontainer.images.reference import Reference
@@ -249,6 +250,16 @@ def test_proxy_that_we_cannot_use_is_refused_by_name(home: str, monkeypatch: pyt
     assert "HTTPS_PROXY" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "why"), [("http://127.0.0.1:1", "does not answer"), ("http://proxy.invalid:3128", "cannot be resolved")]
+)
+def test_proxy_that_is_not_there_is_to_blame(home: str, monkeypatch: pytest.MonkeyPatch, url: str, why: str) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", url)
+    error = refused("registry.example/test")
+    assert f"the proxy {url[7:]} {why}" in error.message
+    assert "HTTPS_PROXY" in error.hint
+
+
 # Mirrors
 
 
@@ -430,6 +441,46 @@ def test_real_registry_behind_a_line_that_is_cut(home: str, registry: str, monke
 
 
 # Patience
+
+
+@contextlib.contextmanager
+def silent(home: str, monkeypatch: pytest.MonkeyPatch, backlog: int) -> Iterator[tuple[socket.socket, str]]:
+    """Somebody who listens, and never says a word to those whom the kernel lets in; the name of such a registry."""
+    monkeypatch.setattr(transport, "CONNECT", 0.3)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(backlog)
+        host = f"127.0.0.1:{listener.getsockname()[1]}"
+        os.makedirs(f"{home}/certs.d/{host}")  # so TLS is meant
+        settings(home, monkeypatch, registry_certificates=f"{home}/certs.d")
+        yield listener, host
+
+
+def test_who_never_speaks_tls_is_asked_once_and_not_for_long(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with silent(home, monkeypatch, 20) as (listener, host):
+        error = refused(f"{host}/test")
+        assert "does not speak TLS" in error.message
+        assert "insecure-registries" in error.hint
+        listener.setblocking(False)
+        listener.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+
+
+def test_who_answers_nothing_at_all_is_named(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with silent(home, monkeypatch, 0) as (_, host), contextlib.ExitStack() as stack:
+        for _ in range(3):  # the queue is full, and the kernel drops who comes now
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(("127.0.0.1", int(host.rpartition(":")[2])))
+        assert f"{host}: nobody answers there" in str(refused(f"{host}/test"))
+
+
+def test_registry_that_speaks_tls_where_plain_http_is_meant(home: str) -> None:
+    with tls_registry(home, Authority(f"{home}/authority")) as port:
+        error = refused(f"localhost:{port}/test")
+        assert "HTTP 400" in error.message
+        assert f"/localhost:{port}/ca.crt" in error.hint
 
 
 def test_retry_after_is_waited_for_as_seconds_or_as_a_date(

@@ -24,7 +24,7 @@ from minicontainer.images.failures import BrokenConnection, RegistryError
 from minicontainer.images.manifest import INDEXES, MANIFESTS, MAX_DOCUMENT, Descriptor
 from minicontainer.images.ratelimit import RateLimit
 from minicontainer.images.reference import HUB, Reference, is_tag
-from minicontainer.images.settings import is_insecure
+from minicontainer.images.settings import CERTIFICATES, is_insecure
 from minicontainer.images.transport import Answer, Transport, retry_after
 
 if TYPE_CHECKING:
@@ -240,6 +240,9 @@ class Registry:
             return
         name = self.name
         hints = {
+            400: f"if it speaks TLS, the certificate of its authority belongs in {CERTIFICATES}/{name}/ca.crt"
+            if self._origin.startswith("http:")
+            else "the registry's own log knows more",
             401: f"`minicontainer login {name}` lets you in; a repository that does not exist can look like this too",
             403: f"the user that ~/.docker/config.json names for {name} may not do this",
             404: "check the name's spelling",

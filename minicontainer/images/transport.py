@@ -3,7 +3,8 @@
 A registry hands out its blobs from wherever it likes: it redirects to a storage service, and what we show to the
 registry (a password, a token) must not travel on to that other host. It asks callers to slow down (429, Retry-After)
 and fails now and then (500, 503): then the same request is made again, a few times, with growing pauses. What has
-side effects is never repeated here. Who asks us to wait longer than we care to is not asked again at all.
+side effects is never repeated here. Who asks us to wait longer than we care to is not asked again at all, neither who
+has let us wait in vain.
 
 With whom we speak TLS, and through which proxy, is in `settings`, `tls` and `proxies`.
 """
@@ -18,13 +19,16 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import urljoin, urlsplit
 
 from minicontainer.images import tls
-from minicontainer.images.failures import HOPELESS, RegistryError, broken
+from minicontainer.images.failures import HOPELESS, Mute, RegistryError, Unreachable, broken
 from minicontainer.images.proxies import Proxy, proxy_for
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
     from io import FileIO
+
+CONNECT = 10.0
+"""Seconds that a connection may take to come about, and as many again until TLS is agreed upon."""
 
 TIMEOUT = 60.0
 """Seconds without a byte after which a connection is given up."""
@@ -84,8 +88,8 @@ class Transport:
                 answer = self._once(method, url, headers, body, stream)
             except (OSError, http.client.HTTPException) as error:
                 error.with_traceback(None)  # its frames hold a proxy's refusal open, and with it the socket
-                if last or isinstance(error, HOPELESS):
-                    raise broken(url, error) from None
+                if last or isinstance(error, (*HOPELESS, TimeoutError)):
+                    raise broken(url, error, _proxy(url)) from None
                 time.sleep(pause(attempt))
                 continue
             if answer.status in _REDIRECTS and method in ("GET", "HEAD"):
@@ -119,6 +123,8 @@ class Transport:
         reused = connection is not None
         connection = connection or self._connect(origin, proxy)
         try:
+            if connection.sock is None:
+                _open(connection)
             if stream:
                 opener, size = stream
                 with opener() as file:
@@ -140,12 +146,12 @@ class Transport:
         scheme, host, port = origin
         where = (proxy.host, proxy.port) if proxy else (host, port)
         if scheme == "http":
-            return http.client.HTTPConnection(*where, timeout=TIMEOUT, blocksize=BLOCK)
+            return http.client.HTTPConnection(*where, timeout=CONNECT, blocksize=BLOCK)
         with self._lock:
             if (host, port) not in self._contexts:
                 self._contexts[host, port] = tls.context(host, port)
             context = self._contexts[host, port]
-        connection = http.client.HTTPSConnection(*where, timeout=TIMEOUT, blocksize=BLOCK, context=context)
+        connection = http.client.HTTPSConnection(*where, timeout=CONNECT, blocksize=BLOCK, context=context)
         if proxy:
             shown = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}
             connection.set_tunnel(host, port, shown)
@@ -247,6 +253,28 @@ class Answer:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def _open(connection: http.client.HTTPConnection) -> None:
+    """Connect, in less time than an answer may take."""
+    failed: TimeoutError | None = None
+    try:
+        connection.connect()
+        connection.sock.settimeout(TIMEOUT)
+    except TimeoutError:
+        # the socket is there as soon as the other side has taken the connection: then it is TLS that did not come
+        failed = Mute() if connection.sock else Unreachable()
+    if failed:  # not out of the handler: the first error's frames would keep what they have open
+        raise failed
+
+
+def _proxy(url: str) -> str:
+    """The proxy that is asked in its place, as "host:port"; "" for none."""
+    try:
+        proxy = proxy_for(*_split(url)[0])
+    except http.client.InvalidURL:
+        return ""
+    return f"{proxy.host}:{proxy.port}" if proxy else ""
 
 
 def _split(url: str) -> tuple[Origin, str]:
