@@ -179,6 +179,9 @@ def test_command_line_logs_in_and_out(
     monkeypatch.setattr("sys.stdin", io.StringIO("wrong\n"))
     assert main(["login", "-u", user, "--password-stdin", host]) == 1
     assert "401" in capsys.readouterr().err
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert main(["login", host]) == 1
+    assert "nobody is here to be asked" in capsys.readouterr().err
 
 
 def test_helper_keeps_what_login_gives_it(home: str, password_registry: tuple[str, str, str]) -> None:

@@ -147,7 +147,10 @@ def _inspect(arguments: argparse.Namespace) -> int:
         try:
             found.append(entries.find(name))
         except NotFoundError:
-            found.append(images.inspect(name))
+            try:
+                found.append(images.inspect(name))
+            except NotFoundError as error:
+                raise NotFoundError(f"no container {name} here, and {error.message}", hint=error.hint) from None
     print(json.dumps(found, indent=4, ensure_ascii=False))
     return 0
 

@@ -28,12 +28,15 @@ def _login(arguments: argparse.Namespace) -> int:
         password = sys.stdin.read().rstrip("\r\n")
     elif password is not None:
         print("warning: whoever lists processes can read this password; --password-stdin is safer", file=sys.stderr)
-    if not name:
-        name = input("Username: ")
-    if password is None:
-        from getpass import getpass
+    try:
+        if not name:
+            name = input("Username: ")
+        if password is None:
+            from getpass import getpass
 
-        password = getpass("Password: ")
+            password = getpass("Password: ")
+    except EOFError:
+        raise UsageError("nobody is here to be asked for a name and a password", hint="-u, --password-stdin") from None
     place = login(arguments.registry, name, password)
     if place.endswith("/config.json"):
         print(

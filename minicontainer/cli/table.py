@@ -26,11 +26,10 @@ def size(count: float) -> str:
 
 def age(seconds: float) -> str:
     """`5 minutes` for a number of seconds."""
-    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
-        if seconds >= length:
-            count = int(seconds // length)
-            return f"{count} {unit}{'s' if count > 1 else ''}"
-    return f"{int(seconds)} seconds"
+    units = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
+    unit, length = next((found for found in units if seconds >= found[1]), units[-1])
+    count = int(seconds // length)
+    return f"{count} {unit}{'' if count == 1 else 's'}"
 
 
 def plain(text: str) -> str:

@@ -160,7 +160,7 @@ def _archive(content: Content, file: IO[bytes], *, docker: bool) -> None:
 
 
 def _directory(content: Content, path: str) -> None:
-    path = os.path.abspath(path)
+    path = _place_for(path)
     if os.path.lexists(path) and (not os.path.isdir(path) or os.listdir(path)):
         raise ConflictError(f"{path} is there already, and not empty", hint="an image layout begins in a new directory")
     temporary = f"{path}.{os.urandom(4).hex()}"
@@ -179,13 +179,21 @@ def _directory(content: Content, path: str) -> None:
         raise
 
 
+def _place_for(path: str) -> str:
+    """The whole path. Raises UsageError when the directory that it would be in is not there."""
+    path = os.path.abspath(path)
+    if not os.path.isdir(os.path.dirname(path)):
+        raise UsageError(f"there is no directory {os.path.dirname(path)}", hint="make it first")
+    return path
+
+
 def write_whole(path: str, write: Callable[[IO[bytes]], None]) -> None:
     """Have `write` make the file `path`, which appears when it is whole; into a pipe or a device it goes at once."""
     if os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):  # a pipe, /dev/stdout
         with open(path, "wb", buffering=0) as file:
             write(file)
         return
-    temporary = f"{os.path.abspath(path)}.{os.urandom(4).hex()}"
+    temporary = f"{_place_for(path)}.{os.urandom(4).hex()}"
     try:
         with open(temporary, "wb", buffering=0) as file:
             write(file)

@@ -145,7 +145,10 @@ class Store:
                 same = reference.digest in (entry.digest, entry.verbatim, entry.manifest.digest)
                 if same and entry.name.startswith((f"{repository}:", f"{repository}@")):
                     return entry
-        raise NotFoundError(f"no image {reference.familiar} here", hint=f"minicontainer pull {reference.familiar}")
+        raise NotFoundError(
+            f"no image {reference.familiar} here",
+            hint="`minicontainer images` lists what is here, `minicontainer pull` brings it",
+        )
 
     def id(self, entry: Entry) -> str:
         """The image's id as Docker's: the digest of its config."""
@@ -278,7 +281,8 @@ class Store:
             same = [other.name for other in entries if other.manifest.digest == entry.manifest.digest]
             by_id = text.removeprefix("sha256:") == self.id(entry).removeprefix("sha256:")[: len(text)]
             if by_id and len(same) > 1:
-                raise ConflictError(f"image {text} has several names: {', '.join(same)}", hint="remove each name")
+                names = ", ".join(Reference.parse(name).familiar for name in same if name)
+                raise ConflictError(f"image {text} has several names: {names}", hint="remove each name")
             rest = [
                 other for other in entries if (other.name, other.manifest.digest) != (entry.name, entry.manifest.digest)
             ]

@@ -84,7 +84,8 @@ def disk_usage() -> Usage:
     total, here = scale.weigh(owners), scale.weigh(_everything(store))
     containers = f"{store.root}/containers"
     written = {name: allocated(f"{containers}/{name}/upper") for name in _names(containers)}
-    return Usage(images, total, total - scale.weigh(active), max(here - total, 0) + allocated(store.ingest), written)
+    leftovers = max(here - total, 0) + scale.weigh(_arriving(store))
+    return Usage(images, total, total - scale.weigh(active), leftovers, written)
 
 
 def things_of(store: Store, entries: Iterable[Entry]) -> set[str]:
@@ -98,11 +99,15 @@ def things_of(store: Store, entries: Iterable[Entry]) -> set[str]:
 
 def store_size(store: Store) -> int:
     """Bytes on the disk of all blobs and layers, whoever has them, and of what has begun to arrive."""
-    return _Scale().weigh([*_everything(store), store.ingest])
+    return _Scale().weigh([*_everything(store), *_arriving(store)])
 
 
 def _everything(store: Store) -> list[str]:
     return [f"{place}/{name}" for place in (store.blobs, store.layers) for name in _names(place)]
+
+
+def _arriving(store: Store) -> list[str]:
+    return [f"{store.ingest}/{name}" for name in _names(store.ingest)]
 
 
 def _names(directory: str) -> list[str]:
