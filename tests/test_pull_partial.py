@@ -99,6 +99,24 @@ def test_killed_pull_is_gone_on_with_by_the_next(fake: FakeRegistry, root: str) 
     assert [path for path in contents(root) if path.startswith("ingest/")] == []
 
 
+def test_interrupted_pull_is_gone_on_with_by_the_next(fake: FakeRegistry, root: str) -> None:
+    noise = os.urandom(2_000_000)
+    image = MadeImage({"noise": noise})
+    name, layer = fake.serve(image), image.layers[0]
+    with halfway(fake, name, layer) as process:
+        process.send_signal(signal.SIGINT)  # Ctrl-C
+        assert process.wait(10) == 130
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    kept = os.path.getsize(Store().partial(digest_of(layer)))
+    assert len(layer) // 2 >= kept > len(layer) // 2 - CHUNK
+    assert [path for path in contents(root) if not path.endswith(".partial")] == []
+    before = fake.sent
+    pull(name)
+    assert content(name) == noise
+    assert fake.sent - before < len(layer) - kept + 10_000
+
+
 def test_what_was_kept_is_not_believed(fake: FakeRegistry, root: str) -> None:
     image = MadeImage({"noise": os.urandom(1_000_000)})
     name, layer = fake.serve(image), image.layers[0]
