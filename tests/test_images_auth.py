@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import stat
 import subprocess
+import tempfile
 import time
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 from images import FakeRegistry, Handler, MadeImage, always, fake_registry, times
 from middlemen import credential_helper
 from registry import TokenServer, busybox_tree
+from stores import told
 
 from minicontainer.cli import main
 from minicontainer.errors import HostError, ImageError, NotFoundError
@@ -204,6 +207,44 @@ def test_helper_keeps_what_login_gives_it(home: str, password_registry: tuple[st
     assert whoami.stdout.strip() == user, whoami.stderr  # the protocol as others speak it
     logout(host)
     assert configured(host) is None
+
+
+def test_password_store_keeps_what_login_gives_it(
+    home: str, password_registry: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With Debian's docker-credential-pass: the password is in a file that GnuPG has encrypted."""
+    if not (shutil.which("docker-credential-pass") and shutil.which("pass")):
+        pytest.skip("no helper is here (apt-get install --no-install-recommends golang-docker-credential-helpers pass)")
+    host, user, password = password_registry
+    monkeypatch.setenv("PASSWORD_STORE_DIR", f"{home}/store")
+    with tempfile.TemporaryDirectory(prefix="mc-", dir="/var/tmp") as keys:  # a socket's path has 107 bytes at most
+        monkeypatch.setenv("GNUPGHOME", keys)
+        try:
+            new = ["gpg", "--batch", "--passphrase", "", "--quick-generate-key", "tests@example", "default", "default"]
+            told(*new, "never")
+            told("pass", "init", "tests@example")
+            config(home, credsStore="pass", credHelpers={host: "pass"})
+            assert login(host, user, password) == "docker-credential-pass"
+            assert json.loads(told("docker-credential-pass", "list")) == {host: user}
+            kept = [
+                f"{place}/{name}"
+                for place, _, names in os.walk(f"{home}/store/docker-credential-helpers")
+                for name in names
+            ]
+            assert len(kept) == 1
+            with open(kept[0], "rb") as file:
+                assert password.encode() not in file.read()
+            assert "auths" not in read(home)
+            assert configured(host) == (user, password)
+            assert (
+                told("skopeo", "login", "--authfile", f"{home}/docker/config.json", "--get-login", host).strip() == user
+            )
+            logout(host)
+            assert configured(host) is None
+            with pytest.raises(NotFoundError):
+                logout(host)
+        finally:
+            subprocess.run(["gpgconf", "--kill", "all"], check=True)  # its agent
 
 
 def test_helper_of_one_registry_is_asked_for_this_one_only(home: str) -> None:

@@ -211,7 +211,9 @@ def test_sizes_are_those_of_du_and_what_is_shared_counts_once(root: str) -> None
     blobs, layers = f"{root}/images/blobs/sha256", f"{root}/layers"
     everything = [f"{place}/{name}" for place in (blobs, layers) for name in os.listdir(place)]
     assert usage.total == du(*everything)
-    assert usage.leftovers == du(f"{root}/ingest")
+    Path(f"{root}/ingest/{'0' * 64}.partial").write_bytes(os.urandom(50_000))
+    assert usage.leftovers == 0
+    assert disk_usage().leftovers == du(f"{root}/ingest/{'0' * 64}.partial")
     one, other = sorted(usage.images, key=lambda found: found.unique)
     assert one.names == ["base:1"]
     assert sorted(other.names) == ["again:2", "child:1"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import socket
@@ -14,7 +15,7 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from images import FakeRegistry, Handler, MadeImage, always, digest_of, fake_registry, refused, times
+from images import FakeRegistry, Handler, MadeImage, always, digest_of, fake_registry, refused, times, wait_for
 from middlemen import Authority, proxy, settings
 from registry import docker_registry, push_busybox
 
@@ -621,6 +622,30 @@ def test_threads_that_pull_two_images_with_one_layer_download_it_once(home: str,
         thread.join(60)
     assert errors == []
     assert sum(digest_of(first.layers[0]) in path for path, _ in fake.asked) == 1
+
+
+def test_layers_arrive_together_and_are_files_before_they_are_here(home: str, fake: FakeRegistry) -> None:
+    """Each line stops in the middle, until the first file of all three layers is on the disk."""
+    image = MadeImage(*({"first": bytes([number]), "noise": os.urandom(3_000_000)} for number in range(3)))
+    layers = {f"/v2/test/blobs/{digest_of(layer)}" for layer in image.layers}
+    met: list[str] = []
+
+    def stop(handler: Handler) -> bool:
+        if handler.path not in layers:
+            return False
+        _, data = handler.server.documents[handler.path]
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(data)))
+        handler.end_headers()
+        handler.send(data[: len(data) // 2])
+        wait_for(lambda: len(glob.glob(f"{home}/data/ingest/*/*/first")) == 3)
+        met.append(handler.path)
+        handler.send(data[len(data) // 2 :])
+        return True
+
+    fake.faults.append(stop)
+    pull(fake.serve(image))
+    assert set(met) == layers
 
 
 # What leads elsewhere
