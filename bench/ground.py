@@ -54,35 +54,31 @@ def scratch() -> Iterator[str]:
 
 
 @contextmanager
-def disk(directory: str) -> Iterator[str]:
-    """A directory on a fresh filesystem, with our data root in it: to be entered before anything that has to see it.
+def disk(directory: str) -> Iterator[None]:
+    """Have a fresh filesystem at the scratch directory, which is still empty: before anything that has to see it.
 
     What others do to the machine's own filesystem, and what has just been removed from it, must cost nobody here: ext4
     without a journal looks at each inode that was removed within the last minutes before it makes a file. Where no
-    such filesystem can be made, it is the directory itself.
+    such filesystem can be made, all is as it was.
     """
-    image, place = f"{directory}/disk", f"{directory}/mounted"
-    os.makedirs(place)
+    image = f"{directory}.disk"
     with open(image, "wb") as file:
         file.truncate(32 << 30)  # of which it takes what is written
     make = ["mkfs.ext4", "-q", "-i", "65536", "-E", "lazy_journal_init=1", image]
-    mount = ["mount", "-o", "loop,noinit_itable", image, place]
-    before = os.environ["MINICONTAINER_DATA_ROOT"]
+    mount = ["mount", "-o", "loop,noinit_itable", image, directory]
     try:
         for command in (make, mount):
             subprocess.run(command, check=True, capture_output=True)
+        made = True
     except (OSError, subprocess.CalledProcessError) as error:
         report.say(f"on the machine's own filesystem: {error}")
-        os.unlink(image)
-        yield directory
-        return
-    os.environ["MINICONTAINER_DATA_ROOT"] = f"{place}/data"
+        made = False
     try:
-        yield place
+        yield
     finally:
-        leaks.reset(all=True)
-        os.environ["MINICONTAINER_DATA_ROOT"] = before
-        linux.umount2(place, linux.MNT_DETACH)
+        if made:
+            leaks.reset(all=True)
+            linux.umount2(directory, linux.MNT_DETACH)
         os.unlink(image)
 
 

@@ -23,7 +23,7 @@ def row(directory: str, rounds: Rounds) -> None:
     if not pull.possible():
         return
     with ExitStack() as stack:
-        directory = stack.enter_context(ground.disk(directory))
+        stack.enter_context(ground.disk(directory))
         host = stack.enter_context(registry.registry(f"{directory}/registry"))
         place = stack.enter_context(peers.Place(directory))
         engines = stack.enter_context(peers.engines(directory, place, "docker", "podman"))

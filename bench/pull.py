@@ -32,7 +32,7 @@ def row(directory: str, rounds: Rounds) -> None:
         return
     goals = []
     with ExitStack() as stack:
-        directory = stack.enter_context(ground.disk(directory))
+        stack.enter_context(ground.disk(directory))
         host = stack.enter_context(registry.registry(f"{directory}/registry"))
         place = stack.enter_context(peers.Place(directory))
         engines = stack.enter_context(peers.engines(directory, place, "docker", "podman"))
@@ -79,18 +79,23 @@ def images(directory: str, host: str, rounds: Rounds) -> list[Made]:
 
 
 def shuffled(
-    everybody: list[Mover], rounds: Rounds, work: Callable[[Mover], list[float] | None]
+    everybody: list[Mover], rounds: Rounds, work: Callable[[Mover], list[float]]
 ) -> dict[str, list[list[float]]]:
-    """What `work` returns for each, in rounds of changing order; those for whom it returns None are left out."""
-    times: dict[str, list[list[float]]] = {}
+    """What `work` returns for each, in rounds of changing order. A peer that fails is left out, and it is said."""
+    times: dict[str, list[list[float]]] = {mover.name: [] for mover in everybody}
     for _ in range(min(rounds.blocks, MOST)):
         for mover in random.sample(everybody, len(everybody)):
+            if mover.name not in times:
+                continue
             try:
-                taken = work(mover)
+                times[mover.name].append(work(mover))
+            except measure.Failed as error:
+                if isinstance(mover, movers.Ours):
+                    raise
+                del times[mover.name]
+                print(f"   {mover.name} is left out: {error}")
             finally:
                 mover.forget()
-            if taken is not None:
-                times.setdefault(mover.name, []).append(taken)
     return times
 
 

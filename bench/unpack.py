@@ -53,10 +53,12 @@ def row(directory: str, rounds: Rounds) -> None:
     if not pull.possible():
         return
     goals = []
-    with ground.disk(directory) as place, registry.registry(f"{place}/registry") as host:
-        for made in pull.images(place, host, rounds):
-            paths = _layers(place, made)
-            goals.append(report.Goal(f"{made.shape.text}, times GNU tar's", _contest(place, made, paths, rounds), 1.3))
+    with ground.disk(directory), registry.registry(f"{directory}/registry") as host:
+        for made in pull.images(directory, host, rounds):
+            paths = _layers(directory, made)
+            goals.append(
+                report.Goal(f"{made.shape.text}, times GNU tar's", _contest(directory, made, paths, rounds), 1.3)
+            )
             if made.shape.name == "few":
                 _inflate([path for path in paths if path.endswith(".gz")])
             for path in paths:
