@@ -16,7 +16,10 @@ if [ ! -x "$python" ]; then
     quietly "pip could not install atheris: only hypothesis has searched" \
         .cache/fuzz/venv/bin/pip install --disable-pip-version-check atheris isal backports.zstd
 fi
+spent=.cache/fuzz/seconds
 for target in reference challenge manifest index config tar layer archive; do
     say "atheris: $target, $seconds seconds"
     "$python" tools/fuzz.py "$target" "$seconds"
+    echo "$seconds" >>"$spent"
 done
+say "atheris has searched for $(awk '{ sum += $1 } END { printf "%.1f", sum / 3600 }' "$spent") hours here so far"
