@@ -187,14 +187,14 @@ def test_address_can_be_chosen(machine: Machine) -> None:
     networks.create("shop", subnet="10.9.0.0/24", subnet6="fd00:9::/64", range="10.9.0.128/25")
     one = start(machine, Join(Endpoint("shop", "10.9.0.7", "fd00:9::7")))
     assert (inet(one), inet(one, family="inet6")) == (["10.9.0.7/24"], ["fd00:9::7/64"])
-    with pytest.raises(ConflictError, match=r"10\.9\.0\.7 is taken"):
+    with pytest.raises(ConflictError, match=r"10\.9\.0\.7 is taken in network shop: it is container [0-9a-f]{12}'s"):
         start(machine, Join(Endpoint("shop", "10.9.0.7")))
     with pytest.raises(ConflictError, match="fd00:9::7 is taken"):
         start(machine, Join(Endpoint("shop", address6="fd00:9::7")))
     for bad in ("10.9.1.7", "10.9.0.0", "10.9.0.255", "10.9", "fd00:9::8", "banana"):
         with pytest.raises(UsageError, match="hint: choose one of"):
             start(machine, Join(Endpoint("shop", bad)))
-    with pytest.raises(ConflictError, match=r"10\.9\.0\.1 is taken"):
+    with pytest.raises(ConflictError, match=r"10\.9\.0\.1 is taken in network shop: it is the gateway's"):
         start(machine, Join(Endpoint("shop", "10.9.0.1")))
     assert len(networks.get("shop").members) == 1
 

@@ -171,8 +171,17 @@ class Network:
                 hint=f"choose one of {subnet} that is neither its first nor its last",
             )
         if int(address) in taken:
-            raise ConflictError(f"address {wanted} is taken in network {self.name}", hint="leave it out")
+            owners = (it for it, me in self.members.items() if address in map(_read, (me.address, me.address6)))
+            whose = next((f"container {owner[:12]}'s" for owner in owners), "the gateway's")
+            raise ConflictError(
+                f"address {wanted} is taken in network {self.name}: it is {whose}",
+                hint="leave it out, and the next free one is chosen",
+            )
         return int(address)
+
+
+def _read(address: str) -> object:
+    return ipaddress.ip_address(address) if address else None
 
 
 def number(address: str) -> int:
