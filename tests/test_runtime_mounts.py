@@ -280,3 +280,20 @@ def test_exec_preserves_descriptors_too(bundle: Bundle, files: list[Path]) -> No
     )
     os.close(fds[0])
     assert done.stdout == "this is 3\n"
+
+
+# ------------------------------------------------------------------------------------------------------ the mode
+
+
+@needs_runc
+def test_a_tmpfs_is_as_open_as_what_it_hides(bundle: Bundle) -> None:
+    private = Path(bundle.config["root"]["path"], "private")
+    private.mkdir()
+    private.chmod(0o2710)
+    cases: dict[str, list[str]] = {"/private": [], "/tmp": ["mode=0700"], "/new": []}
+    for place, options in cases.items():
+        bundle.config["mounts"].append({"destination": place, "type": "tmpfs", "source": "t", "options": options})
+    assert bundle.run("stat", "-c", "%a %n", *cases) == "2710 /private\n700 /tmp\n1777 /new\n"
+    private.with_name("new").rmdir()
+    del cases["/tmp"]  # where runc, at least 1.1, has what is hidden win over the option
+    assert bundle.by("runc").run("stat", "-c", "%a %n", *cases) == "2710 /private\n1777 /new\n"

@@ -354,6 +354,7 @@ def _mount(root: int, mount: Mount) -> None:
     late = mount.type == "tmpfs" and mount.read_only  # others are mounted on it: read-only at the very end
     if mount.type in ("proc", "sysfs"):
         _check_ordinary(root, mount.destination)
+    data = _as_open_as_before(root, mount) if mount.type == "tmpfs" else mount.data
     with within.place(root, mount.destination) as target:
         try:
             linux.mount(
@@ -361,7 +362,7 @@ def _mount(root: int, mount: Mount) -> None:
                 within.path_of(target),
                 None if flags & linux.MS_REMOUNT else mount.type,
                 flags & ~linux.MS_RDONLY if late else flags,
-                mount.data or None,
+                data or None,
             )
         except PermissionError as error:
             if mount.type not in _OWNED:
@@ -389,6 +390,20 @@ def _mount(root: int, mount: Mount) -> None:
                 clear_attributes=mount.everywhere.clear,
             )
         os.close(fd)
+
+
+def _as_open_as_before(root: int, mount: Mount) -> str:
+    """The options of a tmpfs, which has the mode of the directory that it hides, unless they say another.
+
+    The kernel's own default is 1777: an image's private directory would be open to everybody. As runc has it.
+    """
+    try:
+        fd = linux.openat2(root, mount.destination.lstrip("/") or ".", os.O_PATH)
+    except FileNotFoundError:
+        return mount.data
+    mode = stat.S_IMODE(os.fstat(fd).st_mode)
+    os.close(fd)
+    return ",".join(filter(None, (f"mode={mode:o}", mount.data)))
 
 
 def _not_idmapped(mount: Mount, error: OSError) -> HostError:
