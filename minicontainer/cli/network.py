@@ -32,8 +32,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     create("--no-icc", action="store_true", help="its members do not reach each other")
     create("--host-access", action="store_true", help="its members reach what the host listens on")
     create("--mtu", type=int, default=0, metavar="BYTES", help="how much a frame may carry (1500)")
-    create("--download", default="0", metavar="RATE", help="at most so many bits per second from beyond to all members")
-    create("--upload", default="0", metavar="RATE", help="at most so many from all of them")
+    create("--download", default="0", metavar="RATE", help="bits per second for all members together: 100M")
+    create("--upload", default="0", metavar="RATE", help="and from all of them (see connect --share)")
     create("-o", "--opt", action="append", default=[], metavar="KEY=VALUE", help="an option of its driver")
     create("name", metavar="NAME")
     listing = verbs.add_parser("ls", help="list networks").add_argument

@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NET",
         help="bridge, host, none, container:NAME, or your own; in full name=NET,alias=NAME,ip=ADDRESS,ip6=ADDRESS,"
-        "download=10M,upload=10M,delay=20ms,loss=1%%",
+        "download=10M,upload=10M,share=2,delay=20ms,loss=1%%",
     )
     add("--ip", default="", metavar="ADDRESS", help="its address in the first of your own networks")
     add("--ip6", default="", metavar="ADDRESS", help="its IPv6 address there")
