@@ -86,6 +86,7 @@ def test_what_is_mounted_below_is_idmapped_only_with_ridmap(bundle: Bundle, owne
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"options": ["bind", "idmap"]}, "is to be idmapped, but by no mapping"),
+    ({"options": ["bind", "src-nofollow"]}, "has no option 'src-nofollow'"),
     ({"type": "tmpfs", "options": [], "uidMappings": mapped(1), "gidMappings": mapped(1)}, "is no bind mount"),
     ({"options": ["bind"], "uidMappings": mapped(1)}, "for users or for groups only"),
     (
@@ -96,7 +97,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("entry", "words"), REFUSED)
-def test_a_mount_that_cannot_be_idmapped_is_refused(
+def test_a_mount_that_cannot_be_so_is_refused(
     bundle: Bundle, owned: Path, entry: dict[str, Any], words: str
 ) -> None:
     mount = {"destination": "/data", "type": "bind", "source": os.fspath(owned), **entry}

@@ -106,6 +106,8 @@ class Mount:
         for option in options:
             self._take(option, data)
         self.data = ",".join(data)
+        if self.bind and data:  # they would go to a filesystem, and none is mounted: the kernel does not read them
+            raise UsageError(f"mounts: {self.destination} is a bind mount, which has no option {data[0]!r}")
         if self.copy_up and self.type != "tmpfs":
             raise UsageError(f"mounts: tmpcopyup is for a tmpfs, and {self.destination} is none")
         if any(self.mappings.values()):
