@@ -11,7 +11,6 @@ line of Python can be held against the man page.
 ['openat', 'close']
 """
 
-from minicontainer.linux.bpf import attach_device_program, device_programs, load_device_program
 from minicontainer.linux.credentials import (
     capget,
     capset,
@@ -300,3 +299,16 @@ __all__ = [
     "watching",
     "write",
 ]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minicontainer.linux.bpf import attach_device_program, device_programs, load_device_program
+else:
+
+    def __getattr__(name: str) -> object:
+        """An assembler is needed by those alone who hang a program on a cgroup."""
+        if name not in ("attach_device_program", "device_programs", "load_device_program"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from minicontainer.linux import bpf
+
+        return getattr(bpf, name)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from contextvars import ContextVar
+from _contextvars import ContextVar
 
 from minicontainer.lean import contextmanager, wraps
 
