@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from joins import eventually, fail_at_every_step, fail_in_release, hold, kill_at_every_step, start
 
+from minicontainer import linux
 from minicontainer.errors import HostError, UsageError
 from minicontainer.network import Endpoint, Join, networks, sharing
 
@@ -110,13 +111,34 @@ def test_what_members_send_to_the_outside_is_shared_too(machine: Machine, tmp_pa
     assert 2 < second / first < 4.5, (first, second)
 
 
+def test_connections_are_known_on_both_sides_of_the_limits(machine: Machine) -> None:
+    """Also where bridges call the IP rules, and with what that does to a packet that takes a way round."""
+    outside = machine.neighbour()
+    networks.create("shop", ipv6=True, download="8M", upload="8M")
+    one, two = start(machine, Join("shop", publish={8080: 80})), start(machine, Join("shop"))
+    one.serve("tcp", 80, "one")
+    outside.serve("tcp", 7, "outside")
+    for called in ("0", "1"):
+        try:
+            linux.write("/proc/sys/net/bridge/bridge-nf-call-iptables", called)
+        except FileNotFoundError:
+            pass  # no br_netfilter: then nobody calls them
+        gateway = networks.get("shop").gateway
+        assert machine.call("tcp", one.address, 80) == f"one sees {gateway}"
+        assert machine.call("tcp", "127.0.0.1", 8080) == f"one sees {gateway}"
+        assert outside.call("tcp", "198.51.100.1", 8080) == f"one sees {outside.address}"
+        assert one.call("tcp", outside.address, 7) == "outside sees 198.51.100.1"
+        assert two.call("tcp", one.address, 80) == f"one sees {two.address}"
+
+
 def test_members_of_one_network_do_not_count_among_themselves(machine: Machine) -> None:
     networks.create("shop", download="1M", upload="1M")
     one, two = start(machine, Join("shop")), start(machine, Join("shop"))
     queue = networks.get("shop").link
     flood(one, two.address, "9")
-    sent = {it["kind"]: it for it in json.loads(machine.run("tc", "-s", "-j", "qdisc", "show", "dev", queue))}
-    assert sent["htb"]["bytes"] < 10_000
+    for link in (queue, queue.replace("-n", "-s")):
+        sent = {it["kind"]: it for it in json.loads(machine.run("tc", "-s", "-j", "qdisc", "show", "dev", link))}
+        assert sent["htb"]["bytes"] < 10_000
     assert received(two)[0] > 1e6 / 8 * 1.5 * 2
 
 
@@ -134,7 +156,8 @@ def test_parts_change_as_members_come_and_go(machine: Machine) -> None:
         "1:4": ("5Mbit", "20Mbit"),
     }
     assert classes(machine, other)["1:2"] == ("2Mbit", "4Mbit")
-    assert f"Egress Redirect to device {other}" in machine.run("tc", "filter", "show", "dev", link, "ingress")
+    cable = networks.get("shop").members[two.container.id].link  # type: ignore[attr-defined]
+    assert f"Egress Redirect to device {other}" in machine.run("tc", "filter", "show", "dev", cable, "ingress")
     machine.end(ones[0])
     assert classes(machine, link)["1:2"] == ("13333Kbit", "20Mbit")
     assert "1:3" not in classes(machine, link)
@@ -153,6 +176,9 @@ def test_queue_that_somebody_removed_is_back_with_the_next_member(machine: Machi
     expected = {"1:1": ("4Mbit", "4Mbit"), "1:2": ("2Mbit", "4Mbit"), "1:3": ("2Mbit", "4Mbit")}
     assert classes(machine, link.replace("-n", "-s")) == expected
     assert len(classes(machine, link)) == 3
+    outside = machine.neighbour()
+    outside.serve("tcp", 7, "outside")
+    assert one.call("tcp", outside.address, 7) == "outside sees 198.51.100.1", "what it sends finds the new link"
     machine.run("ip", "link", "del", link.replace("-n", "-s"))
     machine.end(one)
     assert "1:2" not in classes(machine, link)
@@ -198,6 +224,10 @@ def test_limits_that_make_no_sense(machine: Machine) -> None:
     with pytest.raises(UsageError, match="network shop has no limit that its members could share"):
         start(machine, Join(Endpoint("shop", share=2)))
     assert networks.get("shop").members == {}
+    networks.create("slow", upload="8M")
+    with pytest.raises(UsageError, match="network slow has a limit of upload for all its members together"):
+        start(machine, Join(Endpoint("slow", upload="1M")))
+    assert networks.get("slow").members == {}
 
 
 def test_kernel_without_htb_says_so(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

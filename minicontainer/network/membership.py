@@ -95,6 +95,11 @@ def enter(
                     f"network {network.name} has no limit that its members could share",
                     hint="leave out the share, or create the network with --download and --upload",
                 )
+            if endpoint.upload and network.upload:
+                raise UsageError(
+                    f"network {network.name} has a limit of upload for all its members together",
+                    hint="leave out the container's own; its share of that is what can be chosen",
+                )
             link = next(name for name in _cables() if name not in links_taken)
             links_taken.add(link)
             known = [name for name in dict.fromkeys([*names, *endpoint.aliases]) if name]
@@ -142,6 +147,7 @@ def plug(container: str, pid: int, only: str = "") -> None:
                 member = network.members[container]
                 driver_called(network.driver).plug(netlink, network, member, pid)
                 shaping.limit(netlink, member)
+                sharing.plug(netlink, network, member)
 
 
 def wishes(container: str, only: str = "") -> list[dict[str, Any]]:

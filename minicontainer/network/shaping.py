@@ -29,6 +29,8 @@ from minicontainer.network.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, att
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from minicontainer.network.definition import Member
 
 RTM_NEWQDISC = 36
@@ -37,6 +39,7 @@ NLM_F_REPLACE = 0x100
 
 TC_H_ROOT = 0xFFFFFFFF
 TC_H_INGRESS = 0xFFFFFFF1
+INGRESS = 0xFFFF0000
 TCA_KIND = 1
 TCA_OPTIONS = 2
 TCA_TBF_PARMS = 1
@@ -110,6 +113,7 @@ def limit(netlink: Netlink, member: Member) -> None:
         if member.download:
             _bucket(netlink, member.link, member.download, NETEM + 1 if member.delay or member.loss else TC_H_ROOT)
         if member.upload:
+            create_ifb(netlink, ifb(member.link))
             redirect(netlink, member.link, ifb(member.link))
             _bucket(netlink, ifb(member.link), member.upload)
     except OSError as error:
@@ -157,17 +161,24 @@ def _bucket(netlink: Netlink, link: str, bits: int, parent: int = TC_H_ROOT) -> 
     netlink.change("RTM_NEWQDISC", words, RTM_NEWQDISC, NLM_F_CREATE | NLM_F_REPLACE, request)
 
 
-def redirect(netlink: Netlink, cable: str, to: str) -> None:
-    """Let all that arrives at the link `cable` be sent by a new link `to` before anybody sees it."""
+def create_ifb(netlink: Netlink, to: str) -> None:
+    """Make a link that lets what it sends arrive where it came from."""
     request = (
         _ifinfomsg.pack(0, 0, 0, IFF_UP, IFF_UP)
         + attribute(IFLA_IFNAME, to)
         + nested(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, "ifb"))
     )
     netlink.change("RTM_NEWLINK", f"ifb {to}", RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, request)
+
+
+def redirect(netlink: Netlink, cable: str, to: str, besides: Iterable[tuple[str, bytes]] = ()) -> None:
+    """Let all that arrives at the link `cable` be sent by the link `to` before anybody sees it; but for what the
+    filters `besides` match (each with what it says)."""
     index = links.index_of(cable)
-    ingress = _tcmsg.pack(0, index, 0xFFFF0000, TC_H_INGRESS, 0) + attribute(TCA_KIND, "ingress")
+    ingress = _tcmsg.pack(0, index, INGRESS, TC_H_INGRESS, 0) + attribute(TCA_KIND, "ingress")
     netlink.change("RTM_NEWQDISC", f"ingress on {cable}", RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, ingress)
+    for words, request in besides:
+        netlink.change("RTM_NEWTFILTER", words, RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL, request)
     request = redirect_request(index, links.index_of(to))
     words = f"all that {cable} receives goes to {to}"
     netlink.change("RTM_NEWTFILTER", words, RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL, request)
@@ -204,7 +215,7 @@ def redirect_request(index: int, to: int) -> bytes:
     mirred = struct.pack("=IIiii", 0, 0, TC_ACT_STOLEN, 0, 0) + struct.pack("=iI", TCA_EGRESS_REDIR, to)
     action = nested(1, attribute(TCA_ACT_KIND, "mirred"), nested(TCA_ACT_OPTIONS, attribute(TCA_MIRRED_PARMS, mirred)))
     return (
-        _tcmsg.pack(0, index, 0, 0xFFFF0000, 1 << 16 | _socket.htons(ETH_P_ALL))
+        _tcmsg.pack(0, index, 0, INGRESS, 9 << 16 | _socket.htons(ETH_P_ALL))
         + attribute(TCA_KIND, "u32")
         + nested(TCA_OPTIONS, attribute(TCA_U32_SEL, everything), nested(TCA_U32_ACT, action))
     )

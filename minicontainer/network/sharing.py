@@ -13,11 +13,12 @@ filter (u32) says by the member's address. Each class has a queue of its own (bf
 himself only.
 
     download   the bridge itself sends what the host has for its members: htb in front of it, packets by their target
-    upload     what members have for others arrives at the bridge. It is redirected to a link that does nothing but
-               send it on (an ifb; see shaping.py), with htb in front of that, packets by their source
+    upload     what members have for others arrives at the host's ends of their cables. It is redirected to a link that
+               does nothing but send it on (an ifb; see shaping.py), with htb in front of that, packets by their source
 
-That counts what passes through the host: what is for it, for other networks, for the outside. What members have for
-one another goes from port to port of the bridge, and is limited by their own limits only.
+What members have for one another, or for the gateway, goes past both. (Why upload is not redirected where it leaves
+the bridge, once for all members: on hosts whose bridges call the IP rules, br_netfilter, the connection tracking has
+seen the packet by then. The way through the ifb makes the packet forget its connection, and nobody looks again.)
 
 Sources: tc-htb(8), tc-u32(8), net/sched/sch_htb.c in the kernel's sources, <linux/pkt_sched.h>, <linux/pkt_cls.h>.
 """
@@ -33,6 +34,7 @@ from minicontainer.network import links, shaping
 from minicontainer.network.interfaces import packed
 from minicontainer.network.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, attribute, nested
 from minicontainer.network.shaping import (
+    INGRESS,
     LATENCY,
     PSCHED_TICKS,
     RTM_NEWQDISC,
@@ -52,7 +54,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from minicontainer.network.definition import Member, Network
+    from minicontainer.network.definition import IPNetwork, Member, Network
 
 RTM_DELQDISC = 37
 RTM_NEWTCLASS = 40
@@ -97,17 +99,14 @@ def begin(netlink: Netlink, network: Network) -> None:
     wished = rates(network)
     if not wished:
         return
-    bridge = links.index_of(network.link)
     links.delete_link(netlink, link(network, "upload"))
-    for where, words in ((TC_H_INGRESS, "ingress"), (TC_H_ROOT, "the queue")):
-        _forget(
-            netlink, "RTM_DELQDISC", f"{words} on {network.link}", RTM_DELQDISC, _tcmsg.pack(0, bridge, 0, where, 0)
-        )
+    request = _tcmsg.pack(0, links.index_of(network.link), 0, TC_H_ROOT, 0)
+    _forget(netlink, "RTM_DELQDISC", f"the queue on {network.link}", RTM_DELQDISC, request)
     try:
         for way, bits in wished.items():
             name = link(network, way)
             if way == "upload":
-                shaping.redirect(netlink, network.link, name)
+                shaping.create_ifb(netlink, name)
             index = links.index_of(name)
             request = queue_request(index)
             netlink.change("RTM_NEWQDISC", f"htb on {name}", RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, request)
@@ -116,6 +115,8 @@ def begin(netlink: Netlink, network: Network) -> None:
             netlink.change("RTM_NEWTCLASS", words, RTM_NEWTCLASS, NLM_F_CREATE | NLM_F_EXCL, request)
         for member in network.members.values():
             _create(netlink, network, member)
+            if links.find_link(netlink, member.link) is not None:
+                plug(netlink, network, member)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.EOPNOTSUPP):
             raise HostError(
@@ -130,6 +131,16 @@ def add(netlink: Netlink, network: Network, member: Member) -> None:
     if rates(network):
         _create(netlink, network, member)
         _settle(netlink, network, besides=member)
+
+
+def plug(netlink: Netlink, network: Network, member: Member) -> None:
+    """The member's cable is there: what it sends beyond the network is to pass the network's queue first."""
+    if network.upload:
+        cable = links.index_of(member.link)
+        request = _tcmsg.pack(0, cable, 0, TC_H_INGRESS, 0)
+        _forget(netlink, "RTM_DELQDISC", f"ingress on {member.link}", RTM_DELQDISC, request)
+        besides = [(f"{member.link}: not what is for {it}", within_request(cable, it)) for it in network.subnets]
+        shaping.redirect(netlink, member.link, link(network, "upload"), besides)
 
 
 def remove(netlink: Netlink, network: Network, member: Member) -> None:
@@ -259,9 +270,23 @@ def bytes_request(index: int, parent: int, limit: int) -> bytes:
 
 def filter_request(index: int, minor: int, version: int, address: str, where: int) -> bytes:
     value = packed(address)
-    words = [value[at : at + 4] for at in range(0, len(value), 4)]
-    selector = struct.pack("=BBBBHHhhI", TC_U32_TERMINAL, 0, len(words), 0, 0, 0, 0, 0, 0)
-    for count, word in enumerate(words):
-        selector += b"\xff" * 4 + word + struct.pack("=ii", where + 4 * count, 0)
-    options = nested(TCA_OPTIONS, attribute(TCA_U32_CLASSID, ROOT + minor), attribute(TCA_U32_SEL, selector))
+    selector = _selector(value, b"\xff" * len(value), where)
+    options = nested(TCA_OPTIONS, attribute(TCA_U32_CLASSID, ROOT + minor), selector)
     return _which_filter(index, minor, version) + options
+
+
+def within_request(index: int, subnet: IPNetwork) -> bytes:
+    """What is for `subnet`: it goes its way, and no later filter is asked."""
+    version = subnet.version
+    selector = _selector(subnet.network_address.packed, subnet.netmask.packed, WHERE["download", version])
+    header = _tcmsg.pack(0, index, 0, INGRESS, version << 16 | _socket.htons(ETH_P[version]))
+    options = nested(TCA_OPTIONS, attribute(TCA_U32_CLASSID, ROOT), selector)
+    return header + attribute(TCA_KIND, "u32") + options
+
+
+def _selector(value: bytes, mask: bytes, where: int) -> bytes:
+    """Packets that have this value, as far as the mask goes, in that place."""
+    steps = range(0, len(value), 4)
+    keys = [mask[at : at + 4] + value[at : at + 4] + struct.pack("=ii", where + at, 0) for at in steps]
+    head = struct.pack("=BBBBHHhhI", TC_U32_TERMINAL, 0, len(keys), 0, 0, 0, 0, 0, 0)
+    return attribute(TCA_U32_SEL, head + b"".join(keys))
