@@ -771,7 +771,7 @@ class Meanwhile(Part):
             raise self.error
 
     def mount(self, inside: Inside) -> None:
-        assert self.prepared == 1
+        assert self.prepared == 0  # it has travelled as it was before
 
 
 def test_a_part_may_prepare_while_the_spawner_clones(thread: None) -> None:

@@ -122,8 +122,8 @@ class Part:
     """The CLONE_NEW… flags that the part needs."""
 
     meanwhile: bool = False
-    """Whether `prepare` may pass while the process is being cloned: for a part that asks nothing of the clone itself
-    but its `namespaces`. The host then does two things at a time."""
+    """Whether `prepare` may pass while the process is being cloned, so that the host does two things at a time: for a
+    part that asks nothing of the clone but its `namespaces`. It travels as it is before that `prepare`."""
 
     seal_order: int = 0
     """All parts' `seal` come in this order, then in that of the list: what takes rights away comes after what needs

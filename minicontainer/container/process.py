@@ -42,13 +42,12 @@ class Process:
     def clone(self, host: Host, plan: Plan, ours: Channel, theirs: Channel, meanwhile: Callable[[], object]) -> None:
         """Make the process: ourselves, or by a spawner. From then on `host` has its pid.
 
-        `meanwhile` is called once, before the plan is final: while a spawner clones, or before we do it ourselves.
+        `meanwhile` is called once: while a spawner clones, or as soon as we have done it ourselves.
         """
         self._own_pids = bool(host.flags & linux.CLONE_NEWPID) or host.pid_namespace is not None
         maker = self.keeper or spawner.choose(self._own_pids)
         stdio = (self.streams.theirs[0], self.streams.theirs[1], self.streams.theirs[2])
         if maker is None:
-            meanwhile()
             parent = os.pidfd_open(os.getpid())
             try:
                 pid, pidfd = cloning.clone_into(host.flags, host.cgroup, host.pid_namespace)
@@ -57,6 +56,7 @@ class Process:
             finally:
                 os.close(parent)
             self._pid, self._pidfd = host.pid, host.pidfd = pid, pidfd
+            meanwhile()
         else:
             request = spawner.Request(host, spawner.modules(plan), theirs, stdio)
             flags = linux.clone_flags(host.flags)
@@ -74,12 +74,12 @@ class Process:
         """Have it made by a spawner: ask, do something else, hear the answer."""
         self._status = maker.ask(request)
         try:
-            meanwhile()
             payload = spawner.dump(plan)
             message = {"plan": True, "path": _search_path(), "directory": _here()}
             small = len(payload) < FITS_A_SOCKET
             if small:  # it waits there for the process, and not the other way round
                 ours.send(message, payload=payload)
+            meanwhile()
         finally:  # whatever has happened: a process of which nobody knows could not be ended
             try:
                 made = spawner.answer(self._status)

@@ -109,8 +109,9 @@ class Watch:
         self.seen += 1
         return self.seen == self.fail_at
 
-    def note(self, call: Call) -> None:
-        self.calls.append(call)
+    def note(self, call: Call, at: int | None = None) -> None:
+        """Note a call that has come back; `at`: where in the list, for one that others were made during."""
+        self.calls.insert(len(self.calls) if at is None else at, call)
         if self.report:
             self.report(call)
 
@@ -203,7 +204,7 @@ def announce(name: str, arguments: str, man: str, action: Callable[[], R]) -> R:
 
 def _watched(watcher: Watch, name: str, text: str, man: str, action: Callable[[], R]) -> R:
     # Noted before the call as well: clone3 and execve do not come back in one of the two processes.
-    start, pid, number, result = time.monotonic_ns(), os.getpid(), 0, ""
+    start, pid, number, result, at = time.monotonic_ns(), os.getpid(), 0, "", len(watcher.calls)
     try:
         if watcher.next_fails():
             raise kernel_error(watcher.fail_errno, name, text)
@@ -218,7 +219,7 @@ def _watched(watcher: Watch, name: str, text: str, man: str, action: Callable[[]
     finally:
         if os.getpid() == pid:
             duration = time.monotonic_ns() - start
-            watcher.note(Call(name, text, result, number, start, duration, pid, watcher.label, man))
+            watcher.note(Call(name, text, result, number, start, duration, pid, watcher.label, man), at)
 
 
 _kinds: dict[type[OSError], type[KernelError]] = {}

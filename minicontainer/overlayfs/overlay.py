@@ -58,6 +58,7 @@ class Overlay(Part):
 
     def record(self, host: Host) -> dict[str, Any] | None:
         """Where the ephemeral directory will be; nothing for one that is kept."""
+        self.rootfs = f"{state.exec_root()}/rootfs"
         if not self.ephemeral:
             return None
         self.directory = f"{state.data_root()}/containers/{host.id}"
@@ -66,7 +67,6 @@ class Overlay(Part):
     def prepare(self, host: Host) -> None:
         """Make the directories, and the overlay, mounted nowhere. `<exec root>/rootfs` is made once and stays: every
         container hangs its own there."""
-        self.rootfs = f"{state.exec_root()}/rootfs"
         os.makedirs(self.rootfs, exist_ok=True)
         make(self.directory, self.layers)
         if not host.flags & linux.CLONE_NEWUSER:
