@@ -7,13 +7,15 @@ one decorator and two functions. The C code behind them is all that is needed he
 
 from __future__ import annotations
 
-__all__ = ["contextmanager", "dumps", "loads", "signal", "wraps"]
+import sys
+
+__all__ = ["contextmanager", "dumps", "lazily", "loads", "signal", "wraps"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import json
     import signal
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from contextlib import contextmanager
     from functools import wraps
     from typing import Any
@@ -109,3 +111,17 @@ else:
         between = (":", ",") if compact else (": ", ", ")
         encode = _json.make_encoder({}, _refuse, _json.encode_basestring_ascii, None, *between, False, False, True)
         return "".join(encode(value, 0))
+
+
+def lazily(package: str, homes: Mapping[str, tuple[str, ...]]) -> Callable[[str], object]:
+    """A package's `__getattr__`: each name comes from the module that is its home when it is first used. PEP 562"""
+
+    def find(name: str) -> object:
+        for module, names in homes.items():
+            if name in names:
+                value: object = getattr(__import__(f"{package}.{module}", fromlist=[name]), name)
+                setattr(sys.modules[package], name, value)
+                return value
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return find

@@ -20,6 +20,8 @@ The names below are loaded when they are first used.
 
 from __future__ import annotations
 
+from minicontainer.lean import lazily
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minicontainer.container.container import DEFAULT_PATH as DEFAULT_PATH
@@ -40,13 +42,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    for module, names in _HOMES.items():
-        if name in names:
-            value = getattr(__import__(f"{__name__}.{module}", fromlist=[name]), name)
-            globals()[name] = value
-            return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazily(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

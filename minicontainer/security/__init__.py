@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import os
 
+from minicontainer.lean import lazily
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minicontainer.security.capabilities import Capabilities as Capabilities
@@ -63,13 +65,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    for module, names in _HOMES.items():
-        if name in names:
-            value = getattr(__import__(f"{__name__}.{module}", fromlist=[name]), name)
-            globals()[name] = value
-            return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazily(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:
