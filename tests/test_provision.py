@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -208,3 +209,15 @@ def test_what_an_environment_is_made_from_is_told_by_the_function_of_the_script_
         ["bash", "-euc", f"{reads}; made_from"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     assert len(told.split()[0]) == 64
+
+
+def test_an_environment_is_compared_with_the_lock(tmp_path: Path) -> None:
+    compare = [sys.executable, "-I", ROOT / "vagrant/guest/pinned"]
+    assert subprocess.run([*compare, ROOT / "requirements.txt"]).returncode == 0
+    lock = tmp_path / "requirements.txt"
+    for line in ("pytest==0.1", "no-such-package==1.0", 'pytest==0.2 ; python_version > "3"'):
+        lock.write_text(f"# a lock\n{line}\n    # via nobody\n")
+        compared = subprocess.run([*compare, lock], capture_output=True, text=True)
+        assert (compared.returncode, compared.stderr.strip()) == (1, line)
+    lock.write_text('no-such-package==1.0 ; python_version < "3"\n')
+    assert subprocess.run([*compare, lock]).returncode == 0
