@@ -97,9 +97,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("entry", "words"), REFUSED)
-def test_a_mount_that_cannot_be_so_is_refused(
-    bundle: Bundle, owned: Path, entry: dict[str, Any], words: str
-) -> None:
+def test_a_mount_that_cannot_be_so_is_refused(bundle: Bundle, owned: Path, entry: dict[str, Any], words: str) -> None:
     mount = {"destination": "/data", "type": "bind", "source": os.fspath(owned), **entry}
     bundle.config["mounts"].append(mount)
     bundle.says("true")
