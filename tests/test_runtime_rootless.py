@@ -573,3 +573,4 @@ def test_podman_of_a_user_runs_its_containers_with_it(mine: UserBundle, rootfs: 
         podman("rm", "--all", "--force", "--time", "0")
         podman("system", "migrate")  # which ends the process that keeps the user namespace
         shutil.rmtree(short)
+        Path(f"/dev/shm/libpod_rootless_lock_{USER}").unlink(missing_ok=True)
