@@ -221,8 +221,8 @@ def _ends(network: Network, way: str) -> tuple[int | None, str, int, int]:
     return None, HOST if way == "published" else way, network.port, network.port + 1
 
 
-def _measure(found: Sequence[Network], rounds: int) -> dict[tuple[str, str, str], float]:
-    """The median of each quantity, by network and way; all in shuffled rounds."""
+def _measure(found: Sequence[Network], rounds: int) -> dict[tuple[str, str, str], list[float]]:
+    """Each quantity in every round, by network and way; a round's ways are shuffled."""
     taken: dict[tuple[str, str, str], list[float]] = {}
     cells = [(network, way) for network in found for way in WAYS]
     for _ in range(rounds):
@@ -235,7 +235,7 @@ def _measure(found: Sequence[Network], rounds: int) -> dict[tuple[str, str, str]
             )
             for quantity, value in zip(QUANTITIES, values, strict=True):
                 taken.setdefault((quantity, network.name, way), []).append(value)
-    return {key: statistics.median(values) for key, values in taken.items()}
+    return taken
 
 
 def _iperf(pid: int | None, address: str, port: int, *options: str) -> float:
@@ -247,18 +247,20 @@ def _iperf(pid: int | None, address: str, port: int, *options: str) -> float:
     return arrived / 1e9
 
 
-def _print(taken: dict[tuple[str, str, str], float], names: Sequence[str]) -> list[report.Goal]:
+def _print(taken: dict[tuple[str, str, str], list[float]], names: Sequence[str]) -> list[report.Goal]:
     goals = []
+    middle = {key: statistics.median(values) for key, values in taken.items()}
     for quantity in QUANTITIES:
         head = [quantity, *(way if way != "published" else f"published on {HOST}" for way in WAYS)]
         digits = 1 if "µs" in quantity else 2
-        lines = [[name, *(f"{taken[quantity, name, way]:.{digits}f}" for way in WAYS)] for name in names]
+        lines = [[name, *(f"{middle[quantity, name, way]:.{digits}f}" for way in WAYS)] for name in names]
         report.table(head, lines)
         for way in WAYS if "docker" in names else ():
-            ours, theirs = taken[quantity, "minicontainer", way], taken[quantity, "docker", way]
-            value = ours / theirs if "µs" in quantity else theirs / ours
+            one, other = ("minicontainer", "docker") if "µs" in quantity else ("docker", "minicontainer")
             what = "ours / docker's" if "µs" in quantity else "docker's / ours"
-            goals.append(report.Goal(f"{quantity.rpartition(' ')[0]}, {way}, {what}", value, 1.0))
+            pairs = zip(taken[quantity, one, way], taken[quantity, other, way], strict=True)
+            low, value, high = statistics.quantiles([one / other for one, other in pairs], n=4, method="inclusive")
+            goals.append(report.Goal(f"{quantity.rpartition(' ')[0]}, {way}, {what}", value, 1.0, spread=(low, high)))
     return goals
 
 

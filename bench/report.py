@@ -10,16 +10,24 @@ if TYPE_CHECKING:
 
 
 class Goal(NamedTuple):
-    """`value` should not be above `limit`; `text` says of what."""
+    """`value` should not be above `limit`; `text` says of what. `spread` is where the middle half of the rounds lies:
+    a limit within it is neither met nor missed."""
 
     text: str
     value: float
     limit: float
     unit: str = ""
+    spread: tuple[float, float] | None = None
 
     def __str__(self) -> str:
         word = "met" if self.value <= self.limit else "NOT MET"
-        return f"{self.text} at most {self.limit:g}{self.unit}: {self.value:.2f}{self.unit}, {word}"
+        middle = ""
+        if self.spread:
+            low, high = self.spread
+            middle = f" (half of the rounds {low:.2f} to {high:.2f})"
+            if low <= self.limit < self.value:
+                word = "level"
+        return f"{self.text} at most {self.limit:g}{self.unit}: {self.value:.2f}{self.unit}{middle}, {word}"
 
 
 def say(text: str) -> None:
