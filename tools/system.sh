@@ -12,7 +12,7 @@ packages=(
     # where the course's images come from, and where they are pushed to
     busybox-static mmdebstrap docker-registry
     # witnesses: they look at what we did from outside, or do the same on the same input
-    strace tcpdump iputils-ping bind9-dnsutils dnsmasq-base skopeo umoci crun runc apache2-utils
+    strace tcpdump iputils-ping bind9-dnsutils dnsmasq-base skopeo umoci crun runc uidmap apache2-utils
     # the floor of the benchmark is a C program
     gcc libc6-dev
 )
