@@ -15,7 +15,6 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
 import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
@@ -33,7 +32,8 @@ if TYPE_CHECKING:
 @contextlib.contextmanager
 def scratch() -> Iterator[str]:
     """A directory of our own, outside pytest's."""
-    directory = tempfile.mkdtemp(prefix="minicontainer-registry-", dir="/var/tmp")
+    directory = f"/var/tmp/minicontainer-registry-{os.urandom(4).hex()}"  # podman takes no name that ends with "_"
+    os.mkdir(directory, 0o700)
     try:
         yield directory
     finally:
