@@ -31,7 +31,7 @@ def main() -> int:
     system = os.uname()
     print(f"{system.sysname} {system.release}, {os.cpu_count()} CPUs, Python {sys.version.split()[0]}")
     for name in arguments.only or ROWS:
-        with ground.scratch() as directory:
+        with ground.scratch() as directory, ground.disk(directory):
             before = leaks.snapshot()
             importlib.import_module(f"bench.{name}").row(directory, rounds)
             left = leaks.left_since(before)

@@ -7,7 +7,7 @@ import shutil
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from bench import ground, measure, movers, peers, pull, registry, report
+from bench import measure, movers, peers, pull, registry, report
 
 if TYPE_CHECKING:
     from bench.measure import Rounds
@@ -23,7 +23,6 @@ def row(directory: str, rounds: Rounds) -> None:
     if not pull.possible():
         return
     with ExitStack() as stack:
-        stack.enter_context(ground.disk(directory))
         host = stack.enter_context(registry.registry(f"{directory}/registry"))
         place = stack.enter_context(peers.Place(directory))
         engines = stack.enter_context(peers.engines(directory, place, "docker", "podman"))

@@ -32,7 +32,6 @@ def row(directory: str, rounds: Rounds) -> None:
         return
     goals = []
     with ExitStack() as stack:
-        stack.enter_context(ground.disk(directory))
         host = stack.enter_context(registry.registry(f"{directory}/registry"))
         place = stack.enter_context(peers.Place(directory))
         engines = stack.enter_context(peers.engines(directory, place, "docker", "podman"))

@@ -53,7 +53,7 @@ def row(directory: str, rounds: Rounds) -> None:
     if not pull.possible():
         return
     goals = []
-    with ground.disk(directory), registry.registry(f"{directory}/registry") as host:
+    with registry.registry(f"{directory}/registry") as host:
         for made in pull.images(directory, host, rounds):
             paths = _layers(directory, made)
             goals.append(
