@@ -352,7 +352,9 @@ class TestPart:
                 status = 0
             finally:
                 os._exit(status)
-        assert os.waitpid(pid, 0)[1] == 0
+        status = os.waitpid(pid, 0)[1]
+        host.close()
+        assert status == 0
 
     @pytest.mark.lab
     def test_the_host_sees_no_mount_and_release_removes_the_directories(self, tmp_path: Path) -> None:
@@ -383,6 +385,7 @@ class TestPart:
         recalled = Overlay.recall(record)
         recalled.release()  # killed before anything was made
         part.prepare(host)
+        host.close()
         assert os.listdir(tmp_path / "data/containers") == [host.id]
         recalled.release()
         assert os.listdir(tmp_path / "data/containers") == []

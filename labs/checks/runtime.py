@@ -242,28 +242,27 @@ def hook(answer: Callable[[dict[str, Any]], object]) -> str:
         try:
             pid = make(config)
             expect(
-                ADDRESS not in _addresses(os.getpid())["addresses"] or ADDRESS in before["addresses"],
+                ADDRESS not in _addresses(os.getpid()) or ADDRESS in before,
                 saw=f"the host's own loopback has {ADDRESS}",
                 wanted="the container's, and nothing of the host's changed",
             )
             seen = _addresses(pid)
         finally:
-            if ADDRESS not in before["addresses"] and ADDRESS in _addresses(os.getpid())["addresses"]:
+            if ADDRESS not in before and ADDRESS in _addresses(os.getpid()):
                 subprocess.run(["ip", "address", "flush", "dev", "lo", "to", ADDRESS], check=True)
         expect(
-            ADDRESS in seen["addresses"],
-            saw=f"the container's loopback has {', '.join(seen['addresses']) or 'no address'}",
+            ADDRESS in seen,
+            saw=f"the container's loopback has {', '.join(seen) or 'no address'}",
             wanted=ADDRESS,
         )
-        expect("UP" in seen["flags"], saw="the container's loopback is down", wanted="up")
-    return f"the container was created with {ADDRESS} on its loopback, which is up; the host's is as before"
+    return f"the container was created with {ADDRESS} on its loopback; the host's is as before"
 
 
-def _addresses(pid: int) -> dict[str, list[str]]:
+def _addresses(pid: int) -> list[str]:
     """What `ip` says of the loopback in the network namespace of a process."""
     command = ["nsenter", "--target", str(pid), "--net", "ip", "-json", "address", "show", "dev", "lo"]
     (link,) = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return {"addresses": [it["local"] for it in link["addr_info"]], "flags": link["flags"]}
+    return [it["local"] for it in link["addr_info"]]
 
 
 # -------------------------------------------------------------------------------------- created, and below Podman

@@ -226,7 +226,7 @@ def status(directory):
 
 
 # %% hook: nothing is done
-# says: the container's loopback has no address\nExpected: +192.0.2.7
+# says: the container's loopback has 127.0.0.1(, ::1)?\nExpected: +192.0.2.7
 def hook(state):
     state["pid"]
 
@@ -235,17 +235,16 @@ def hook(state):
 # says: the host's own loopback has 192.0.2.7
 def hook(state):
     subprocess.run(["ip", "address", "add", "192.0.2.7/24", "dev", "lo"], check=True)
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 
 
-# %% hook: an address, and the loopback is down
-# says: the container's loopback is down\nExpected: +up
+# %% hook: another address
+# says: the container's loopback has 127.0.0.1.* 192.0.2.8.*\nExpected: +192.0.2.7
 def hook(state):
     enter = ["nsenter", "--target", str(state["pid"]), "--net", "ip"]
-    subprocess.run([*enter, "address", "add", "192.0.2.7/24", "dev", "lo"], check=True)
+    subprocess.run([*enter, "address", "add", "192.0.2.8/24", "dev", "lo"], check=True)
 
 
-# %% hook: up, and no address
+# %% hook: it only sees that the loopback is up
 # says: the container's loopback has 127.0.0.1
 def hook(state):
     subprocess.run(["nsenter", "--target", str(state["pid"]), "--net", "ip", "link", "set", "lo", "up"], check=True)
