@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BLOCK = 512
-CHUNK = 1 << 20
+CHUNK = 128 << 10
+"""Bytes of a file at a time: few enough that they are still in the processor's cache when the kernel copies them."""
 ZEROS = bytes(BLOCK)
 MAX_SPECIAL = 1 << 20
 """Bytes of PAX records, of a long name, or of a map of holes: as in Go's archive/tar."""
