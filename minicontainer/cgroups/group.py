@@ -347,33 +347,20 @@ class Group:
         if name and "/" not in name:
             for driver in self._drivers:
                 for directory in driver.directories(instance):
-                    _rmdir(directory)
+                    linux.rmdir_unless_used(directory)
 
     def _v1_directories(self) -> list[str]:
         return self._v1.directories(self.path) if self._v1 else []
 
     def _remove(self, directory: str, timeout: float) -> None:
         deadline = time.monotonic() + timeout
-        while not _rmdir(directory):
+        while not linux.rmdir_unless_used(directory):
             for entry in _children(directory):
                 self._remove(entry, timeout)
             self.kill(timeout)
             if time.monotonic() > deadline:
                 raise TimeoutExpired(f"{directory} cannot be removed", hint=f"what is in it? ls -R {directory}")
             time.sleep(0.0005)
-
-
-def _rmdir(directory: str) -> bool:
-    """Remove a group; False if it is in use, True if it is gone, however it went."""
-    try:
-        linux.rmdir(directory)
-    except FileNotFoundError:
-        return True
-    except OSError as error:
-        if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
-            raise
-        return False
-    return True
 
 
 def _children(directory: str) -> list[str]:

@@ -6,6 +6,7 @@ Paths may be relative to `dir_fd`, an open directory.
 
 from __future__ import annotations
 
+import errno
 import os
 
 from minicontainer.linux import c
@@ -71,6 +72,22 @@ def mkdir(path: Path, mode: int = 0o777, dir_fd: int | None = None) -> None:
 def rmdir(path: Path, dir_fd: int | None = None) -> None:
     """rmdir(2)"""
     os.rmdir(path, dir_fd=dir_fd)
+
+
+def rmdir_unless_used(path: Path) -> bool:
+    """Remove a directory: True if it is gone, however it went; False if it is in use, as a group with processes is.
+
+    cgroups(7)
+    """
+    try:
+        rmdir(path)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
+            raise
+        return False
+    return True
 
 
 @syscall()

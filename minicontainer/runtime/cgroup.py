@@ -123,7 +123,7 @@ class Cgroup(Part):
                 linux.write(f"{tree.directory}/cgroup.procs", str(host.pid))
 
     def release(self) -> None:
-        left = [place for place in dict.fromkeys(self.directories.values()) if not groups.removed(place)]
+        left = [place for place in dict.fromkeys(self.directories.values()) if not linux.rmdir_unless_used(place)]
         if left:
             groups.kill(self.directories)
         for place in left:

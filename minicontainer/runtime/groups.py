@@ -202,25 +202,12 @@ def kill(directories: dict[str, str], timeout: float = 10) -> None:
         pause = min(pause * 2, 0.05)
 
 
-def removed(directory: str) -> bool:
-    """Remove the directory if there is nobody in it, nor another one: whether it is gone."""
-    from minicontainer import linux
-
-    try:
-        linux.rmdir(directory)
-    except FileNotFoundError:
-        return True
-    except OSError as error:
-        if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
-            raise
-        return False
-    return True
-
-
 def remove(directory: str) -> None:
     """Remove a directory and those inside of it, as soon as the kernel lets it go."""
+    from minicontainer import linux
+
     deadline = time.monotonic() + 10
-    while not removed(directory):
+    while not linux.rmdir_unless_used(directory):
         if time.monotonic() > deadline:
             raise TimeoutExpired(f"{directory} cannot be removed: somebody is in it")
         for name in os.listdir(directory):
