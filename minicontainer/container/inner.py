@@ -151,7 +151,7 @@ def tie_to(parent: int) -> None:
 def _reset_signals() -> None:
     """Every signal is at its default again, and none is blocked; what is ignored or blocked would stay so in exec."""
     for number in signal.valid_signals():
-        if number not in (signal.SIGKILL, signal.SIGSTOP):
+        if signal.getsignal(number) is not signal.SIG_DFL:  # most are
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 

@@ -13,8 +13,7 @@ if __name__ == "__main__":
     gc.disable()  # what a verb makes in its few milliseconds goes with it; to look for circles takes a tenth of them
     if not sealed.ENTERING.isdisjoint(sys.argv):
         sealed.ensure()
+    from minicontainer.runtime import together
     from minicontainer.runtime.cli import main
 
-    code = main()
-    sys.stdout.flush()
-    os._exit(code)  # nothing is left to tidy, and the interpreter's own end costs a millisecond or two
+    together.end(main(), sealed.kept())

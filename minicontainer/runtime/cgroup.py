@@ -31,7 +31,7 @@ class Cgroup(Part):
         from minicontainer.runtime import devices, resources  # `exec` needs none of that
 
         self.asked_for, self.lenient = bool(path), lenient
-        self.trees = groups.trees()
+        self.trees = groups.trees_seen()
         for tree in self.trees:
             # on v2 beside our own group: one that has processes in it passes no controllers on, cgroups(7)
             beside = len(self.trees) == 1 and not tree.controllers
@@ -80,8 +80,11 @@ class Cgroup(Part):
     def _make(self, tree: Tree) -> bool:
         """Make the tree's directory; False where we may not, and need not: the process stays in its caller's."""
         try:
-            os.makedirs(os.path.dirname(tree.directory), exist_ok=True)
-            linux.mkdir(tree.directory, 0o755)
+            try:
+                linux.mkdir(tree.directory, 0o755)
+            except FileNotFoundError:
+                os.makedirs(os.path.dirname(tree.directory), exist_ok=True)
+                linux.mkdir(tree.directory, 0o755)
         except FileExistsError:
             pass  # an engine may have made it, with limits of its own
         except OSError as error:

@@ -204,7 +204,8 @@ def create(
 
     def cloned(pid: int) -> None:
         container.values["pid"], container.values["start_time"] = pid, state.start_time(pid)
-        container.save()
+        if not plan.cgroup.directories:
+            container.save()  # else whoever cleans up after us finds it by its group, until it is made
 
     def answer(question: str) -> dict[str, Any]:
         described = container.describe("creating")
@@ -224,8 +225,8 @@ def create(
         container.forget()
         raise
     try:
-        container.save()
         container.save_config(config)
+        container.save()
         made = make(
             plan,
             parts,

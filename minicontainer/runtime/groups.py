@@ -60,6 +60,7 @@ def trees() -> list[Tree]:
 
 
 _moving: list[LockType] = []
+_seen: list[Tree] = []
 
 
 def expect_moves() -> None:
@@ -68,12 +69,22 @@ def expect_moves() -> None:
     Who moves a process on v1 waits until no processor is amid a fork: an RCU grace period, some ten milliseconds, once
     for all moves that follow each other closely. So a thread moves this process, first of all, to where it is.
     """
-    tree = next((tree for tree in trees() if tree.controllers and tree.whole), None)
-    if tree is None or _moving:  # on v2 a process is born in its group
+    if _moving:
+        return
+    _seen[:] = trees()
+    tree = next((tree for tree in _seen if tree.controllers and tree.whole), None)
+    if tree is None:  # on v2 a process is born in its group
         return
     _moving.append(_thread.allocate_lock())
     _moving[0].acquire()
     _thread.start_new_thread(_move, (f"{tree.top}{tree.own}/cgroup.procs", _moving[0]))
+
+
+def trees_seen() -> list[Tree]:
+    """The trees, without a second look if `expect_moves` has just had one."""
+    found = list(_seen) or trees()
+    _seen.clear()
+    return found
 
 
 def moves_expected() -> None:

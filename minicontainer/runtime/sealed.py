@@ -53,6 +53,12 @@ def ensure() -> None:
     os.execve(fd, sys.orig_argv, os.environ)
 
 
+def kept() -> str:
+    """The directory where the mount is kept that we were executed from; none without one."""
+    place = str(sys._xoptions.get("sealed", ""))
+    return os.path.dirname(place) if place and os.path.exists(place) and os.path.samefile(place, PROGRAM) else ""
+
+
 def _ensure_copy() -> None:
     """For somebody who may mount nothing and has an interpreter of their own: a copy in memory that nobody can write.
 
@@ -84,6 +90,7 @@ def _keep(tree: int, place: str) -> None:
     mounted there, does not show it this.
     """
     from minicontainer import linux, state
+    from minicontainer.runtime import together
 
     directory = above = os.path.dirname(place)
     os.makedirs(directory, 0o700, exist_ok=True)
@@ -97,6 +104,9 @@ def _keep(tree: int, place: str) -> None:
             return  # another one was quicker
         while _unmounted(directory):
             pass  # an interpreter that has been replaced since
+        for name in (together.MODULES, together.START):  # what it had imported
+            if os.path.exists(f"{directory}/{name}"):
+                os.unlink(f"{directory}/{name}")
         # where the library is, which it would look for beside itself, PEP 405
         home = os.path.dirname(os.path.realpath(sys.executable))
         state.write_file(f"{directory}/pyvenv.cfg", f"home = {home}\n".encode())

@@ -14,6 +14,7 @@ import os
 
 from minicontainer import state
 from minicontainer.errors import ConflictError, NotFoundError, UsageError
+from minicontainer.lean import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,7 +99,9 @@ class State:
         return self._config
 
     def save_config(self, config: dict[str, Any]) -> None:
-        state.write_json(f"{self.directory}/config.json", config)
+        """Before its state is saved for the first time: until then nobody takes the directory for a container."""
+        with open(f"{self.directory}/config.json", "xb") as file:
+            file.write(dumps(config).encode())
         self._config = config
 
     def alive(self) -> bool:

@@ -1,0 +1,150 @@
+"""The modules of a start, all in one file.
+
+Python looks for each module in every place where it could be, and reads it from a file of its own: fifty times a dozen
+system calls, and as often through all of the import system. That is more than half of what importing takes. So what
+one start had to look for, it writes down for the next, beside the kept interpreter (`sealed`): the compiled code in
+`modules`, and what finds it there in `start.pyc`, which Python is then started with.
+
+Nobody has to know: an entry holds for a file of the same time and size, as a .pyc does, or it is looked for again.
+"""
+
+from __future__ import annotations
+
+import gc
+import marshal
+import posix
+import sys
+from _frozen_importlib import ModuleSpec  # `importlib.machinery` would be one module more
+from _frozen_importlib_external import MAGIC_NUMBER, ExtensionFileLoader, SourceFileLoader
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+    from typing import NoReturn
+
+    Entry = tuple[str, int, int, bool, int, int]
+
+START, MODULES = "start.pyc", "modules"
+_ANNOTATIONS = "from __future__ import annotations"
+NONE = -1
+"""For the length of a module's code: it is a library, loaded from where it is."""
+
+
+class Together:
+    """A finder and a loader in one, for what a directory's `modules` has. PEP 302
+
+    Made for the package in the directory `top`. Its index: name → (file, when that was changed in ns, its size, is it a
+    package, where its code is, its length). Raises OSError, and EOFError, ValueError or TypeError for a file that is
+    none, or of a package somewhere else.
+    """
+
+    def __init__(self, directory: str, top: str) -> None:
+        self.fd = posix.open(f"{directory}/{MODULES}", posix.O_RDONLY | posix.O_CLOEXEC)
+        length = int.from_bytes(posix.read(self.fd, 4), "little")
+        self.index: dict[str, Entry]
+        self.top, self.index = marshal.loads(posix.read(self.fd, length))
+        if self.top != top:
+            raise ValueError(f"{directory}/{MODULES} is for {self.top}, not for {top}")
+        self.begin = 4 + length
+        self.missed = False
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        if name not in self.index:
+            self.missed = True
+            return None
+        file, time, size, package, _, length = self.index[name]
+        try:
+            status = posix.stat(file)
+        except OSError:
+            status = None
+        if status is None or status.st_mtime_ns != time or status.st_size != size:
+            del self.index[name]
+            self.missed = True
+            return None
+        if length == NONE:
+            return ModuleSpec(name, ExtensionFileLoader(name, file), origin=file)
+        spec = ModuleSpec(name, self, origin=file, is_package=package)  # type: ignore[arg-type]
+        spec.has_location = True  # so its origin becomes the module's __file__
+        if package:
+            spec.submodule_search_locations = [file.rpartition("/")[0]]
+        return spec
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """As for any module."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        exec(marshal.loads(self.code(module.__name__)), module.__dict__)
+
+    def code(self, name: str) -> bytes:
+        """A module's compiled code."""
+        *_, at, length = self.index[name]
+        return posix.pread(self.fd, length, self.begin + at) if length != NONE else b""
+
+
+def begin(directory: str) -> NoReturn:
+    """What `start.pyc` does: the runtime's program, with the modules of `directory` as far as they go."""
+    gc.disable()  # as in __main__
+    sys.path[0] = top = _top()
+    try:
+        together = Together(directory, top)
+    except (OSError, EOFError, ValueError, TypeError):
+        together = None  # all are looked for, and written down again
+    else:
+        sys.meta_path.insert(-1, together)  # type: ignore[arg-type]  # after what is built into the interpreter
+    from minicontainer.runtime.cli import main
+
+    end(main(), directory, together)
+
+
+def end(code: int, directory: str, together: Together | None = None) -> NoReturn:
+    """Write down what had to be looked for, if there is a directory for that, and end the program."""
+    sys.stdout.flush()
+    if directory and (together is None or together.missed):
+        try:
+            keep(directory, together)
+        except OSError:
+            pass  # no room, or no place for us: the next start takes as long as this one, and that is all
+    posix._exit(code)  # nothing is left to tidy, and the interpreter's own end costs a millisecond or two
+
+
+def _top() -> str:
+    """The directory that has the package, by the path that the script which starts us knows it by."""
+    return str(sys._xoptions["main"]).rsplit("/", 3)[0]
+
+
+def keep(directory: str, together: Together | None) -> None:
+    """Add what this process has looked for to what it had together. Raises OSError."""
+    from minicontainer import state
+
+    index: dict[str, Entry] = {}
+    codes: list[bytes] = []
+    size = 0
+
+    def add(name: str, entry: tuple[str, int, int, bool], code: bytes) -> None:
+        nonlocal size
+        index[name] = (*entry, size, len(code) or NONE)
+        codes.append(code)
+        size += len(code)
+
+    if together:
+        for name, entry in together.index.items():
+            add(name, entry[:4], together.code(name))
+    for name, module in list(sys.modules.items()):
+        spec = module.__spec__
+        if name in index or name.startswith("encodings") or spec is None:
+            continue
+        if isinstance(spec.loader, (SourceFileLoader, ExtensionFileLoader)) and spec.origin:
+            status = posix.stat(spec.origin)  # before it is read: a change since then is one that the next start sees
+            code = spec.loader.get_code(name)
+            package = spec.submodule_search_locations is not None
+            add(name, (spec.origin, status.st_mtime_ns, status.st_size, package), marshal.dumps(code) if code else b"")
+    if together and len(index) == len(together.index):
+        return  # what was missed is nowhere
+    head = marshal.dumps((_top(), index))
+    state.write_file(f"{directory}/{MODULES}", len(head).to_bytes(4, "little") + head + b"".join(codes))
+    here = keep.__code__.co_filename  # `start.pyc` has another __file__
+    with open(here) as file:
+        source = file.read().replace(_ANNOTATIONS, "#", 1)  # that import would be looked for: a flag says the same
+    flag = sys.modules["__future__"].annotations.compiler_flag
+    start = compile(f"{source}\nbegin({directory!r})\n", here, "exec", flag)
+    state.write_file(f"{directory}/{START}", MAGIC_NUMBER + bytes(12) + marshal.dumps(start))
