@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import marshal
 import os
 import shutil
 import subprocess
@@ -60,6 +61,47 @@ def test_what_another_verb_needs_is_added(bundle: Bundle, installed: Installed) 
     bundle.tell("features")
     bundle.run("true")
     assert modules.stat() == after  # there is nothing left to look for
+
+
+def test_every_verb_brings_what_it_needs_at_once(bundle: Bundle, installed: Installed) -> None:
+    modules = installed.place.parent / "modules"
+    lives = []
+    for _ in range(3):
+        name = bundle.create("sleep", "100")
+        bundle.tell("start", name)
+        for words in ("state", "ps", "pause", "resume", "events --stats", "update --pids-limit 9"):
+            verb, *options = words.split()
+            bundle.tell(verb, *options, name)
+        assert bundle.tell("exec", name, "echo", "second") == "second\n"
+        bundle.tell("kill", name, "KILL")
+        bundle.tell("delete", "--force", name)
+        for verb in ("list", "features"):
+            bundle.tell(verb)
+        bundle.run("true")
+        lives.append(modules.read_bytes())
+    assert lives[1] == lives[2]
+    with open(modules, "rb") as file:
+        _, index, verbs = marshal.loads(file.read(int.from_bytes(file.read(4), "little")))
+    assert {verb for verb, names in verbs.items() if len(names) > 8} == {
+        *("create", "start", "state", "ps", "pause", "resume", "events", "update", "exec", "kill", "delete"),
+        *("list", "features", "run"),
+    }
+    assert {name for names in verbs.values() for name in names} <= {*index}
+
+
+def test_modules_that_need_each_other_are_left_to_the_import_system(bundle: Bundle, installed: Installed) -> None:
+    package = installed.packages / "minicontainer/runtime"
+    states, log = package / "states.py", package / "log.py"
+    states.write_text("early = 1\nfrom minicontainer.runtime import log\n".join(_split(states)))
+    log.write_text("from minicontainer.runtime import states\nstates.early\n".join(_split(log)))
+    for _ in range(3):
+        assert bundle.run("echo", "works") == "works\n"
+
+
+def _split(source: Path) -> tuple[str, str]:
+    """What comes before its imports, and what after."""
+    before, line, after = source.read_text().partition("import os\n")
+    return before + line, after
 
 
 def test_a_module_that_has_changed_is_the_one_that_runs(bundle: Bundle, installed: Installed) -> None:
