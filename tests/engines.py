@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from contextlib import contextmanager
@@ -105,7 +106,9 @@ def place() -> Iterator[Path]:
 def script(directory: Path) -> str:
     """Our runtime as one file in there, as engines want it."""
     path = directory / "minicontainer-runtime"
-    path.write_text(f'#!/bin/sh\nexec {" ".join(OURS)} "$@"\n')
+    installed = Path(sys.executable).with_name(path.name)
+    words = [os.fspath(installed)] if OURS[0] == sys.executable and installed.exists() else OURS
+    path.write_text(f'#!/bin/sh\nexec {" ".join(words)} "$@"\n')
     path.chmod(0o755)
     return os.fspath(path)
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 OURS = [sys.executable, "-I", "-S", os.path.dirname(runtime.__file__)]
 """How `minicontainer-runtime` is called without a script: Python starts the package's folder."""
+SCRIPT = os.path.join(os.path.dirname(sys.executable), "minicontainer-runtime")
+"""And how engines call it, where pip has installed it."""
 PEERS = ("crun", "runc")
 
 
@@ -65,7 +67,7 @@ class Runtime:
 
 def runtimes(folder: str) -> dict[str, Runtime]:
     """Those of this machine: name → Runtime. The files that they remember their containers by lie below `folder`."""
-    found = {"ours": Runtime("ours", OURS, f"{folder}/state-ours")}
+    found = {"ours": Runtime("ours", [SCRIPT] if os.path.exists(SCRIPT) else OURS, f"{folder}/state-ours")}
     for name in PEERS:
         if shutil.which(name):
             found[name] = Runtime(name, [name], f"{folder}/state-{name}", _surroundings(name, folder))
