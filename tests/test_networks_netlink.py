@@ -128,9 +128,11 @@ def test_tunnel_between_hosts_that_talk_ipv6() -> None:
 
 
 def test_macvlan() -> None:
-    found = read(ifinfmsg, macvlan.macvlan_request(4, 99, Member("10.9.0.7", interface="eth2"), 1500, "bridge"))
+    found = read(
+        ifinfmsg, macvlan.macvlan_request(4, 99, Member("10.9.0.7", link="mc1", interface="eth2"), 1500, "bridge")
+    )
     names = ("IFLA_IFNAME", "IFLA_ADDRESS", "IFLA_LINK", "IFLA_MTU", "IFLA_NET_NS_PID")
-    assert [attribute(found, name) for name in names] == ["eth2", MAC.hex(":"), 4, 1500, 99]
+    assert [attribute(found, name) for name in names] == ["mc1", MAC.hex(":"), 4, 1500, 99]  # eth2 once it is inside
     assert attribute(found, "IFLA_LINKINFO", "IFLA_INFO_KIND") == "macvlan"
     assert attribute(found, "IFLA_LINKINFO", "IFLA_INFO_DATA", "IFLA_MACVLAN_MODE") == "bridge"
 

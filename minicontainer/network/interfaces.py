@@ -109,6 +109,12 @@ def set_mtu(netlink: Netlink, name: str, mtu: int) -> None:
     netlink.change("RTM_NEWLINK", f"{name} mtu {mtu}", RTM_NEWLINK, 0, request)
 
 
+def rename(netlink: Netlink, name: str, to: str) -> None:
+    """Call a link something else; it has to be down."""
+    request = _ifinfomsg.pack(0, 0, index_of(name), 0, 0) + attribute(IFLA_IFNAME, to)
+    netlink.change("RTM_NEWLINK", f"{name} is now {to}", RTM_NEWLINK, 0, request)
+
+
 def add_interface_address(netlink: Netlink, name: str, index: int, address: str, length: int) -> None:
     """Give a link an address of either family, usable at once; unless it has it."""
     try:
@@ -167,11 +173,14 @@ def configure(netlink: Netlink, wishes: list[dict[str, Any]]) -> None:
 
     Each wish has the interface's `name`, its `mtu`, its `addresses` (`10.9.0.2/24`), whether it has IPv6 (`ipv6`), and
     the `gateways` that lead on from there. The first interface with a gateway has the default route; those after it
-    have one, too, with a larger metric: the kernel takes the next when the link of the first is gone. (`cable` and
-    `bridge` are for arrival.py: what there is of it on the host.)
+    have one, too, with a larger metric: the kernel takes the next when the link of the first is gone. Without a
+    `bridge` at which its `cable` would begin, the interface itself still has that name. (Both are for arrival.py, too:
+    what there is of it on the host.)
     """
     for wish in wishes:
         name = wish["name"]
+        if not wish["bridge"]:
+            rename(netlink, wish["cable"], name)
         index = index_of(name)
         if not wish["ipv6"]:
             _switch_off_ipv6(name)

@@ -67,7 +67,7 @@ class Macvlan(drivers.Driver):
 
     def plug(self, netlink: Netlink, network: Network, member: Member, pid: int) -> None:
         parent = self._parent(netlink, network)
-        words = f"macvlan {member.interface} at {parent.name}, in the netns of {pid}"
+        words = f"macvlan {member.link} at {parent.name}, in the netns of {pid}"
         try:
             netlink.change(
                 "RTM_NEWLINK",
@@ -100,7 +100,8 @@ class Macvlan(drivers.Driver):
 def macvlan_request(parent: int, pid: int, member: Member, mtu: int, mode: str) -> bytes:
     return (
         _ifinfomsg.pack(0, 0, 0, 0, 0)
-        + attribute(IFLA_IFNAME, member.interface)
+        # not yet as it is to be called: Linux 6.1 takes no name that the host has too (eth0), wherever the link goes
+        + attribute(IFLA_IFNAME, member.link)
         + attribute(IFLA_ADDRESS, hardware_address(member.address))
         + attribute(IFLA_LINK, parent)
         + attribute(IFLA_MTU, mtu)
