@@ -281,6 +281,39 @@ def test_exec_preserves_descriptors_too(bundle: Bundle, files: list[Path]) -> No
     assert done.stdout == "this is 3\n"
 
 
+# ------------------------------------------------------------------------------------------------- on the root
+
+
+@needs_runc
+@pytest.mark.parametrize("options", [["tmpcopyup"], ["tmpcopyup", "ro", "size=8m"]])
+def test_a_tmpfs_on_the_root_is_the_root_as_with_runc(bundle: Bundle, options: list[str]) -> None:
+    entry = {"destination": "/", "type": "tmpfs", "source": "tmpfs", "options": options}
+    bundle.config["mounts"].insert(0, entry)
+    bundle.linux["maskedPaths"] = ["/proc/kcore", "/tmp"]
+    text = "ls -A /; ls -A /tmp; mkdir /new 2>&1; grep -c ' / / ' /proc/self/mountinfo; stat -f -c %T / /dev /dev/pts"
+    ours = bundle.run("sh", "-c", text)
+    assert ours == bundle.by("runc").run("sh", "-c", text)
+    assert ("Read-only" in ours) == ("ro" in options)
+    assert not Path(bundle.config["root"]["path"], "new").exists()
+
+
+@pytest.mark.parametrize("option", [(), ("--no-pivot",)])
+def test_a_root_may_be_made_of_mounts_alone(bundle: Bundle, option: tuple[str, ...]) -> None:
+    programs = os.path.join(bundle.config["root"]["path"], "bin")
+    bundle.config["mounts"][:0] = [
+        {"destination": "/", "type": "tmpfs", "source": "tmpfs"},
+        {"destination": "/bin", "type": "bind", "source": programs, "options": ["rbind", "ro"]},
+    ]
+    bundle.says("sh", "-c", "ls -A /; echo written > /file; cat /file")
+    bundle.write()
+    said = bundle.tell("run", *option, bundle.name()).split()
+    assert said == ["bin", "dev", "proc", "sys", "written"]
+    bundle.config["mounts"].pop(1)
+    bundle.write()
+    done = bundle.ask("run", bundle.name())
+    assert (done.returncode, "there is no command 'sh'" in done.stderr) == (1, True), done.stderr
+
+
 # ------------------------------------------------------------------------------------------------------ the mode
 
 
