@@ -156,24 +156,28 @@ def checked(value: Any, kind: Any = CONFIG, where: str = "") -> Any:
         raise _wrong(where, value, "no object")
     known = dict.fromkeys(value, kind.kind) if isinstance(kind, Names) else kind
     front = f"{where}." if where else ""
-    if not value.keys() <= known.keys():
-        value = _renamed(value, known)
-    return {
-        name: checked(one, known[name], front + name) if name in known else one
-        for name, one in value.items()
-        if one is not None
-    }
+    found = {}
+    for name, one in value.items():
+        if name not in known:
+            return _by_case(value, known, front)
+        if one is not None:
+            found[name] = checked(one, known[name], front + name)
+    return found
 
 
-def _renamed(value: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
-    """The object with the fields' own names where only the case is another. Of one that is there in several the last
-    counts, field by field, as in Go."""
+def _by_case(value: dict[str, Any], known: dict[str, Any], front: str) -> dict[str, Any]:
+    """The same for an object with names that no field has exactly. Of a field that is there in several cases the last
+    counts, part by part, as in Go."""
     names = {name.lower(): name for name in known}
     found: dict[str, Any] = {}
     for given, one in value.items():
         name = given if given in known else names.get(given.lower(), given)
         found[name] = _merged(found.get(name), one)
-    return found
+    return {
+        name: checked(one, known[name], front + name) if name in known else one
+        for name, one in found.items()
+        if one is not None
+    }
 
 
 def _merged(first: Any, second: Any) -> Any:
