@@ -281,6 +281,36 @@ def test_exec_preserves_descriptors_too(bundle: Bundle, files: list[Path]) -> No
     assert done.stdout == "this is 3\n"
 
 
+# --------------------------------------------------------------------------------------------------- a link
+
+
+def test_a_link_is_copied_when_that_is_asked_for(bundle: Bundle, shared_path: Path) -> None:
+    link, file = shared_path / "link", shared_path / "file"
+    link.symlink_to("to/nowhere")
+    file.write_text("content")
+    root = Path(bundle.config["root"]["path"])
+    (root / "way").symlink_to("/tmp")
+    for source, destination in ((link, "/a/b/link"), (link, "/way/link"), (file, "/a/file")):
+        entry = {"destination": destination, "type": "bind", "source": os.fspath(source)}
+        bundle.config["mounts"].append(entry | {"options": ["rbind", "copy-symlink"]})
+    words = ("sh", "-c", "readlink /a/b/link; readlink /tmp/link; cat /a/file; grep -c /link /proc/self/mountinfo")
+    assert bundle.run(*words) == "to/nowhere\nto/nowhere\ncontent0\n"
+    assert bundle.run(*words) == "to/nowhere\nto/nowhere\ncontent0\n"  # they are there now
+    (root / "a/b/link").unlink()
+    (root / "a/b/link").write_text("of the image's")
+    done = bundle.ask("run", bundle.name())
+    assert (done.returncode, "EEXIST" in done.stderr) == (1, True)
+    assert (root / "a/b/link").read_text() == "of the image's"
+
+
+def test_only_a_bind_copies_a_link(bundle: Bundle) -> None:
+    entry = {"destination": "/data", "type": "tmpfs", "source": "tmpfs", "options": ["copy-symlink"]}
+    bundle.config["mounts"].append(entry)
+    bundle.write()
+    done = bundle.ask("create", bundle.name())
+    assert (done.returncode, "copy-symlink is for a bind mount" in done.stderr) == (1, True)
+
+
 # ------------------------------------------------------------------------------------------------- on the root
 
 

@@ -90,6 +90,7 @@ def features() -> dict[str, Any]:
     """What can be asked for here without being refused."""
     options = {*FLAGS, *(f"r{name}" for name in FLAGS), *SUPERBLOCK, "bind", "rbind", "defaults"}
     options |= {*PROPAGATION, *(f"r{name}" for name in PROPAGATION), "idmap", "ridmap"}
+    options |= {"tmpcopyup", "copy-symlink"}
     from minicontainer.runtime import memory_policy
     from minicontainer.security.policy import ACTIONS
     from minicontainer.security.policy import FLAGS as SECCOMP_FLAGS

@@ -111,13 +111,20 @@ class Rootfs(Part):
             raise UsageError(f"the root {self.rootfs} cannot be used: {error.strerror}") from None
         if not is_directory:
             raise UsageError(f"the root {self.rootfs} is not a directory")
+        self.links = {
+            number: os.readlink(mount.source)
+            for number, mount in enumerate(self.mounts)
+            if mount.copy_link and os.path.islink(mount.source)
+        }
         self.is_directory = {
-            number: stat.S_ISDIR(_source(mount).st_mode) for number, mount in enumerate(self.mounts) if mount.bind
+            number: stat.S_ISDIR(_source(mount).st_mode)
+            for number, mount in enumerate(self.mounts)
+            if mount.bind and number not in self.links
         }
 
     def attach(self, host: Host) -> None:
         for number, mount in enumerate(self.mounts):
-            if mount.bind:
+            if number in self.is_directory:
                 try:
                     host.give(f"mount {number}", self._copy(mount, host.pid))
                 except PermissionError as error:
@@ -196,7 +203,9 @@ class Rootfs(Part):
         root = linux.open(self.rootfs, os.O_PATH | os.O_DIRECTORY)
         try:
             for number, mount in enumerate(self.mounts):
-                if mount.bind:
+                if number in self.links:
+                    _make_link(root, mount.destination, self.links[number])
+                elif mount.bind:
                     tree = inside.fds.get(f"mount {number}", -1)
                     tree = tree if tree >= 0 else self._copy_inside(mount)
                     with within.place(root, mount.destination, directory=self.is_directory[number]) as target:
@@ -350,6 +359,27 @@ class Rootfs(Part):
             everything |= linux.MOUNT_ATTR_NOEXEC  # the same bits as those of mount(2), for these four
             linux.mount_setattr(fd, "", linux.AT_EMPTY_PATH, set_attributes=flags & everything)
             os.close(fd)
+
+
+def _make_link(root: int, path: str, target: str) -> None:
+    """A symbolic link inside the root. Raises KernelError (EEXIST) where something else is."""
+    parent, _, name = path.rpartition("/")
+    within.make(root, parent)
+    directory = linux.openat2(root, parent.lstrip("/") or ".", os.O_PATH | os.O_DIRECTORY)
+    try:
+        linux.symlink(target, name, dir_fd=directory)
+    except FileExistsError:
+        if not _leads_to(directory, name, target):
+            raise
+    finally:
+        os.close(directory)
+
+
+def _leads_to(directory: int, name: str, target: str) -> bool:
+    try:
+        return os.readlink(name, dir_fd=directory) == target
+    except OSError:
+        return False  # it is no link
 
 
 def _check_owner(mount: Mount, section: dict[str, Any]) -> None:
