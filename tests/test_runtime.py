@@ -164,6 +164,8 @@ def test_an_id_that_could_be_a_path_is_refused(bundle: Bundle, id: str) -> None:
     done = bundle.ask("run", id)
     assert done.returncode == 1
     assert "invalid container ID" in done.stderr
+    if strange := set(id) & set("/ ü"):
+        assert f"invalid character {strange.pop()!r} in container ID" in done.stderr
 
 
 def test_create_killed_at_any_moment_leaves_nothing_that_delete_does_not_remove(bundle: Bundle) -> None:
@@ -308,6 +310,76 @@ def test_update_changes_the_limits_of_a_running_container(bundle: Bundle) -> Non
     assert int(cgroup_files(pid)["pids.max"]) == 21
 
 
+@needs_runc
+def test_the_case_of_a_name_does_not_count(bundle: Bundle) -> None:
+    resources = bundle.linux.pop("resources")
+    bundle.linux["Resources"] = {**resources, "CPU": {"Cpus": "0", "SHARES": 300}, "pIDs": {"Limit": 77}}
+    del bundle.config["hostname"]
+    bundle.config["HostName"] = "loud"
+    found = []
+    for runtime in (None, "runc"):
+        if runtime:
+            bundle.by(runtime)
+        name = bundle.start("sleep", "100")
+        before = cgroup_files(bundle.state(name)["pid"])
+        more = bundle.directory / "more.json"
+        more.write_text('{"CPU": {"Shares": 400}, "Pids": {"LIMIT": 21}}')
+        bundle.tell("update", "--resources", os.fspath(more), name)
+        after = cgroup_files(bundle.state(name)["pid"])
+        assert before["cpuset.cpus"] == "0\n"
+        assert (before["pids.max"], after["pids.max"]) == ("77\n", "21\n")
+        found.append([files.get("cpu.shares") or files["cpu.weight"] for files in (before, after)])
+        found[-1].append(bundle.tell("exec", name, "hostname"))
+    assert found[0] == found[1]
+
+
+@needs_runc
+def test_of_a_name_that_is_there_in_two_cases_the_last_counts_field_by_field(bundle: Bundle) -> None:
+    bundle.linux["resources"] |= {"cpu": {"shares": 300, "quota": 20000}, "pids": {"limit": 77}}
+    bundle.linux["Resources"] = {"CPU": {"Shares": 400, "cpus": "0"}, "PIDS": None}
+    found = []
+    for runtime in (None, "runc"):
+        if runtime:
+            bundle.by(runtime)
+        found.append(cgroup_files(bundle.state(bundle.start("sleep", "100"))["pid"]))
+        found[-1].pop("devices.list", None)
+    assert found[0] == found[1]
+    assert found[0].get("cpu.shares", "400\n") == "400\n"
+    assert found[0].get("cpu.cfs_quota_us", "20000\n") == "20000\n"
+
+
+@pytest.mark.parametrize("field", ["Windows", "linux.IntelRDT", "linux.MOUNTLABEL", "process.SELinuxLabel"])
+def test_what_is_refused_is_refused_in_any_case(bundle: Bundle, field: str) -> None:
+    *way, last = field.split(".")
+    (bundle.config[way[0]] if way else bundle.config)[last] = "text" if "label" in last.lower() else {"a": "b"}
+    bundle.says("true")
+    bundle.write()
+    done = bundle.ask("run", bundle.name())
+    assert (done.returncode, f"{field.lower()} is not supported" in done.stderr.lower()) == (1, True)
+
+
+@needs_runc
+@pytest.mark.skipif(not os.path.exists("/sys/fs/cgroup/devices"), reason="only v1's rules can be read")
+def test_of_the_access_to_a_device_what_is_known_counts_as_by_runc(bundle: Bundle) -> None:
+    bundle.linux["resources"]["devices"] += [
+        {"allow": True, "type": "c", "major": 10, "minor": 229, "access": "rwa"},
+        {"allow": True, "type": "c", "major": 1, "minor": 11, "access": "rwm"},
+        {"allow": False, "type": "c", "major": 1, "minor": 11, "access": "rwa"},
+    ]
+    ours = cgroup_files(bundle.state(bundle.start("sleep", "100"))["pid"])["devices.list"]
+    theirs = cgroup_files(bundle.by("runc").state(bundle.start("sleep", "100"))["pid"])["devices.list"]
+    assert ours == [line for line in theirs if line != "c 10:200 rwm"]
+    assert {"c 10:229 rw", "c 1:11 m"} <= {*ours}
+
+
+@pytest.mark.parametrize("access", ["x", "a"])
+def test_an_access_of_which_nothing_is_known_is_refused(bundle: Bundle, access: str) -> None:
+    bundle.linux["resources"]["devices"] = [{"allow": False, "access": access}]
+    bundle.write()
+    done = bundle.ask("create", bundle.name())
+    assert (done.returncode, f"access '{access}'" in done.stderr) == (1, True)
+
+
 def test_exec_joins_all_of_the_container(bundle: Bundle) -> None:
     name = bundle.start("sleep", "100")
     pid = bundle.state(name)["pid"]
@@ -331,6 +403,103 @@ def test_exec_joins_all_of_the_container(bundle: Bundle) -> None:
         refused = bundle.ask("exec", "--cgroup", path, name, "true")
         assert refused.returncode == 255
         assert complaint in refused.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/sys/fs/cgroup/pids"), reason="on v2 a group is one directory")
+def test_exec_joins_an_inner_group_that_one_tree_has_in_all_of_them(bundle: Bundle) -> None:
+    name = bundle.start("sleep", "100")
+    own = groups.of_process(bundle.state(name)["pid"])
+    Path(own["pids"], "inner").mkdir()
+    inside = bundle.tell("exec", "--cgroup", "inner", name, "cat", "/proc/self/cgroup").splitlines()
+    before = bundle.tell("exec", "--cgroup", "/", name, "cat", "/proc/self/cgroup").splitlines()
+    paths = [(line.split(":")[1], line.split(":")[2]) for line in before]
+    ours = {controllers: path for controllers, path in paths if path.endswith(name)}
+    assert {"pids", "cpuset", ""} <= {*ours}
+    for line in inside:
+        _, controllers, path = line.split(":")
+        if controllers in ours:
+            assert path == f"{ours[controllers]}/inner"
+    for option in ("pids:other", "inner/.."):
+        assert bundle.ask("exec", "--cgroup", option, name, "true").returncode == 255
+    bundle.tell("delete", "--force", name)
+    assert not any(os.path.exists(directory) for directory in own.values() if directory.endswith(name))
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/numa_maps"), reason="this kernel knows no NUMA")
+@pytest.mark.parametrize(
+    ("policy", "shown"),
+    [
+        ({"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]}, "bind=static:0"),
+        ({"mode": "MPOL_INTERLEAVE", "nodes": "0-0"}, "interleave:0"),
+        ({"mode": "MPOL_PREFERRED", "nodes": "0"}, "prefer:0"),
+        ({"mode": "MPOL_LOCAL"}, "local"),
+        ({"mode": "MPOL_DEFAULT", "nodes": ""}, "default"),
+    ],
+)
+def test_memory_comes_from_the_nodes_that_were_named(bundle: Bundle, policy: dict[str, Any], shown: str) -> None:
+    bundle.linux["memoryPolicy"] = policy
+    name = bundle.start("sh", "-c", "sleep 100; true")
+    bundle.tell("exec", name, "true")
+    for said in (
+        Path(f"/proc/{bundle.state(name)['pid']}/numa_maps").read_text(),
+        bundle.tell("exec", name, "cat", "/proc/self/numa_maps"),
+    ):
+        assert {line.split()[1] for line in said.splitlines()} == {shown}
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        ({}, "linux.memoryPolicy.mode: '' is not known"),
+        ({"mode": "MPOL_SOME"}, "'MPOL_SOME' is not known"),
+        ({"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_LOUD"]}, "'MPOL_F_LOUD' is not known"),
+        ({"mode": "MPOL_BIND", "nodes": "0-x"}, "'0-x' is no list of nodes"),
+        ({"mode": "MPOL_BIND", "nodes": "99999999"}, "'99999999' is no list of nodes"),
+        ({"mode": "MPOL_BIND"}, "EINVAL"),
+        ({"mode": "MPOL_LOCAL", "nodes": "0"}, "EINVAL"),
+        ({"mode": "MPOL_BIND", "nodes": "1023"}, "EINVAL"),
+    ],
+)
+def test_a_policy_of_memory_that_cannot_be_is_refused(bundle: Bundle, policy: dict[str, Any], words: str) -> None:
+    bundle.linux["memoryPolicy"] = policy
+    bundle.says("true")
+    bundle.write()
+    done = bundle.ask("run", bundle.name())
+    assert (done.returncode, words in done.stderr) == (1, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("times", "words"),
+    [
+        ({"deadline": 20_000_000}, "requires `runtime`"),
+        ({"runtime": 20_000_000}, "requires `deadline`"),
+        ({"runtime": 0, "deadline": 20_000_000}, "must be greater than 0"),
+        ({"runtime": 1023, "deadline": 20_000_000}, "runtime 1023 must be between 1024 and"),
+        ({"runtime": 30_000_000, "deadline": 20_000_000}, "runtime 30000000 must be <= deadline 20000000"),
+        ({"runtime": 10, "deadline": 1 << 63}, "must be between"),
+        ({"runtime": 10_000_000, "deadline": 20_000_000, "period": 15_000_000}, "must be <= period 15000000"),
+    ],
+)
+def test_a_deadline_that_cannot_be_is_said_before_the_kernel_says_einval(
+    bundle: Bundle, times: dict[str, int], words: str
+) -> None:
+    bundle.process["scheduler"] = {"policy": "SCHED_DEADLINE", **times}
+    bundle.says("true")
+    bundle.write()
+    done = bundle.ask("run", bundle.name())
+    assert (done.returncode, words in done.stderr) == (1, True), done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/sys/fs/cgroup/cpu/cpu.rt_runtime_us"), reason="groups have no real-time share")
+def test_real_time_takes_a_share_of_it_where_groups_have_shares(bundle: Bundle) -> None:
+    bundle.process["scheduler"] = {"policy": "SCHED_RR", "priority": 10}
+    bundle.says("true")
+    bundle.write()
+    done = bundle.ask("run", bundle.name())
+    assert (done.returncode, "linux.resources.cpu.realtimeRuntime" in done.stderr) == (1, True)
+    bundle.linux["resources"]["cpu"] = {"realtimeRuntime": 10_000, "realtimePeriod": 1_000_000}
+    pid = bundle.state(bundle.start("sleep", "100"))["pid"]
+    assert (os.sched_getscheduler(pid), os.sched_getparam(pid).sched_priority) == (os.SCHED_RR, 10)
 
 
 def test_a_namespace_is_joined_by_its_path(bundle: Bundle) -> None:
@@ -560,7 +729,8 @@ def test_on_v2_a_group_stands_beside_its_callers(
 REFUSED: list[tuple[str, Any]] = [
     ("linux.intelRdt", {"closID": "x"}),
     ("linux.mountLabel", "system_u:object_r:x:s0"),
-    ("linux.netDevices", {"eth0": {}}),
+    ("linux.netDevices", {"a/b": {}}),
+    ("linux.memoryPolicy", {"mode": "MPOL_SOMETIMES"}),
     ("linux.rootfsPropagation", "sideways"),
     ("linux.sysctl", {"kernel.panic": "1"}),
     ("linux.namespaces", [{"type": "weather"}]),

@@ -281,6 +281,69 @@ def test_exec_preserves_descriptors_too(bundle: Bundle, files: list[Path]) -> No
     assert done.stdout == "this is 3\n"
 
 
+# --------------------------------------------------------------------------------------------------- a link
+
+
+def test_a_link_is_copied_when_that_is_asked_for(bundle: Bundle, shared_path: Path) -> None:
+    link, file = shared_path / "link", shared_path / "file"
+    link.symlink_to("to/nowhere")
+    file.write_text("content")
+    root = Path(bundle.config["root"]["path"])
+    (root / "way").symlink_to("/tmp")
+    for source, destination in ((link, "/a/b/link"), (link, "/way/link"), (file, "/a/file")):
+        entry = {"destination": destination, "type": "bind", "source": os.fspath(source)}
+        bundle.config["mounts"].append(entry | {"options": ["rbind", "copy-symlink"]})
+    words = ("sh", "-c", "readlink /a/b/link; readlink /tmp/link; cat /a/file; grep -c /link /proc/mounts; true")
+    assert bundle.run(*words) == "to/nowhere\nto/nowhere\ncontent0\n"
+    assert bundle.run(*words) == "to/nowhere\nto/nowhere\ncontent0\n"  # they are there now
+    (root / "a/b/link").unlink()
+    (root / "a/b/link").write_text("of the image's")
+    done = bundle.ask("run", bundle.name())
+    assert (done.returncode, "EEXIST" in done.stderr) == (1, True)
+    assert (root / "a/b/link").read_text() == "of the image's"
+
+
+def test_only_a_bind_copies_a_link(bundle: Bundle) -> None:
+    entry = {"destination": "/data", "type": "tmpfs", "source": "tmpfs", "options": ["copy-symlink"]}
+    bundle.config["mounts"].append(entry)
+    bundle.write()
+    done = bundle.ask("create", bundle.name())
+    assert (done.returncode, "copy-symlink is for a bind mount" in done.stderr) == (1, True)
+
+
+# ------------------------------------------------------------------------------------------------- on the root
+
+
+@needs_runc
+@pytest.mark.parametrize("options", [["tmpcopyup"], ["tmpcopyup", "ro", "size=8m"]])
+def test_a_tmpfs_on_the_root_is_the_root_as_with_runc(bundle: Bundle, options: list[str]) -> None:
+    entry = {"destination": "/", "type": "tmpfs", "source": "tmpfs", "options": options}
+    bundle.config["mounts"].insert(0, entry)
+    bundle.linux["maskedPaths"] = ["/proc/kcore", "/tmp"]
+    text = "ls -A /; ls -A /tmp; mkdir /new 2>&1; grep -c ' / / ' /proc/self/mountinfo; stat -f -c %T / /dev /dev/pts"
+    ours = bundle.run("sh", "-c", text)
+    assert ours == bundle.by("runc").run("sh", "-c", text)
+    assert ("Read-only" in ours) == ("ro" in options)
+    assert not Path(bundle.config["root"]["path"], "new").exists()
+
+
+@pytest.mark.parametrize("option", [(), ("--no-pivot",)])
+def test_a_root_may_be_made_of_mounts_alone(bundle: Bundle, option: tuple[str, ...]) -> None:
+    programs = os.path.join(bundle.config["root"]["path"], "bin")
+    bundle.config["mounts"][:0] = [
+        {"destination": "/", "type": "tmpfs", "source": "tmpfs"},
+        {"destination": "/bin", "type": "bind", "source": programs, "options": ["rbind", "ro"]},
+    ]
+    bundle.says("sh", "-c", "ls -A /; echo written > /file; cat /file")
+    bundle.write()
+    said = bundle.tell("run", *option, bundle.name()).split()
+    assert said == ["bin", "dev", "proc", "sys", "written"]
+    bundle.config["mounts"].pop(1)
+    bundle.write()
+    done = bundle.ask("run", bundle.name())
+    assert (done.returncode, "there is no command 'sh'" in done.stderr) == (1, True), done.stderr
+
+
 # ------------------------------------------------------------------------------------------------------ the mode
 
 

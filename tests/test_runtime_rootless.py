@@ -149,6 +149,22 @@ def test_the_config_that_spec_writes_for_a_user_runs(mine: UserBundle) -> None:
     assert mine.ask("state", name).returncode == 1
 
 
+@needs_runc
+def test_the_config_that_spec_writes_for_a_user_has_the_mounts_that_runcs_has(mine: UserBundle) -> None:
+    place = mine.directory / "theirs"
+    place.mkdir()
+    subprocess.run(["runc", "spec", "--rootless"], cwd=place, check=True)
+    theirs = json.loads((place / "config.json").read_text())
+    assert mine.config["mounts"] == theirs["mounts"]
+    kinds = [{entry["type"] for entry in config["linux"]["namespaces"]} for config in (mine.config, theirs)]
+    assert kinds[0] == kinds[1]
+    text = "for d in /sys/fs/cgroup /sys/fs/cgroup/*/; do mkdir $d/x 2>&1 && echo made; done; find /sys/fs/cgroup"
+    ours = mine.run("sh", "-c", text)
+    assert "/cgroup.procs" in ours
+    assert "Read-only file system" in ours
+    assert "made" not in ours
+
+
 def test_without_a_root_it_is_remembered_in_the_users_own_place(mine: UserBundle) -> None:
     mine.says("sleep", "100")
     mine.write()
@@ -323,6 +339,12 @@ def test_a_user_needs_a_user_namespace(mine: UserBundle) -> None:
     mine.linux["namespaces"] = [entry for entry in mine.linux["namespaces"] if entry["type"] != "user"]
     del mine.linux["uidMappings"], mine.linux["gidMappings"]
     refused(mine, "needs a user namespace", "spec --rootless")
+
+
+def test_what_only_the_kernel_refuses_is_not_blamed_on_who_calls(mine: UserBundle) -> None:
+    mine.config["mounts"].append({"destination": "/mnt", "type": "debugfs", "source": "debugfs"})
+    said = refused(mine, "EPERM", "what their own user namespace owns")
+    assert "made by root" not in said
 
 
 def test_a_namespace_of_the_hosts_is_not_joined(mine: UserBundle) -> None:

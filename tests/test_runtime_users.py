@@ -6,6 +6,7 @@ import copy
 import fcntl
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -163,6 +164,48 @@ def test_who_is_not_mapped_is_refused_by_name(bundle: Bundle, process: dict[str,
     bundle.write()
     done = bundle.ask("create", bundle.name())
     assert (done.returncode, words in done.stderr) == (1, True)
+
+
+def test_a_device_has_its_mode_and_its_owner_also_in_a_user_namespace(bundle: Bundle) -> None:
+    bundle.linux["namespaces"].append({"type": "user"})
+    maps(bundle, MAP)
+    bundle.linux["devices"] = [
+        {"path": "/dev/nothing", "type": "c", "major": 1, "minor": 5, "fileMode": 0o604, "uid": 7, "gid": 8},
+        {"path": "/dev/deep/disk", "type": "b", "major": 7, "minor": 77},  # the host need not have it
+        {"path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o622},
+        {"path": "/dev/queue", "type": "p", "fileMode": 0o600, "uid": 7, "gid": 8},
+    ]
+    before = Path("/proc/self/mountinfo").read_text()
+    files = "/dev/nothing /dev/deep/disk /dev/null /dev/queue"
+    text = f"stat -c '%F %a %u %g %t:%T' {files}; head -c 3 /dev/nothing | od -An -tx1; echo > /dev/null; ls /0 /dev/0"
+    name = bundle.start("sh", "-c", f"({text}) > /tmp/said 2>&1; sleep 100")
+    said = Path(bundle.config["root"]["path"], "tmp/said")
+    deadline = time.monotonic() + 20
+    while not (said.exists() and said.read_text().count("No such file") == 2):
+        assert time.monotonic() < deadline, said.read_text() if said.exists() else "nothing"
+        time.sleep(0.01)
+    assert said.read_text().splitlines()[:5] == [
+        "character special file 604 7 8 1:5",
+        "block special file 666 0 0 7:4d",
+        "character special file 622 0 0 1:3",
+        "fifo 600 7 8 0:0",
+        " 00 00 00",
+    ]
+    inside = Path(f"/proc/{bundle.state(name)['pid']}/mountinfo").read_text().splitlines()
+    assert [line.split()[4] for line in inside].count("/") == 1, "the nodes' own filesystem is still on the root"
+    assert Path("/proc/self/mountinfo").read_text() == before
+    nodes = Path(f"/proc/{bundle.state(name)['pid']}/root/dev/nothing").stat()
+    assert (nodes.st_uid, nodes.st_gid) == (FIRST + 7, FIRST + 8)
+
+
+def test_a_device_of_somebody_who_is_not_mapped_is_refused(bundle: Bundle) -> None:
+    bundle.linux["namespaces"].append({"type": "user"})
+    maps(bundle, MAP)
+    bundle.linux["devices"] = [{"path": "/dev/nothing", "type": "c", "major": 1, "minor": 5, "uid": 70_000}]
+    bundle.says("true")
+    bundle.write()
+    done = bundle.ask("run", bundle.name())
+    assert (done.returncode, "uid 70000 is none in the container's user namespace" in done.stderr) == (1, True)
 
 
 def test_a_namespace_without_a_root_is_refused(bundle: Bundle) -> None:

@@ -39,6 +39,7 @@ NUMBERS = {
     "bpf": {"x86_64": 321, "aarch64": 280},
     "seccomp": {"x86_64": 317, "aarch64": 277},
     "sched_setattr": {"x86_64": 314, "aarch64": 274},
+    "set_mempolicy": {"x86_64": 238, "aarch64": 237},
     "ioprio_set": {"x86_64": 251, "aarch64": 30},
     "add_key": {"x86_64": 248, "aarch64": 217},
     "keyctl": {"x86_64": 250, "aarch64": 219},

@@ -18,9 +18,9 @@ Then come networks of the user's own, in which containers know each other by nam
 >>> Container(["httpd", "-f"], PivotRoot(rootfs), Join("shop", aliases=["web"])).run()   # doctest: +SKIP
 
 `networks` with `definition` and `subnets` (the plan), `drivers` with `overlay` and `macvlan` (what they are built of),
-`interfaces` and `forwarding` (more netlink), `membership` and `join` (who comes and goes), `connecting` (a running
-container), `rules`, `elements`, `publishing` and `ruleset` (who may reach whom, and who is who), `dns`, `names`,
-`forward` and `answering` (the name server), `shaping`, `sharing` and `counters` (bandwidth).
+`interfaces`, `forwarding` and `moving` (more netlink), `membership` and `join` (who comes and goes), `connecting` (a
+running container), `rules`, `elements`, `publishing` and `ruleset` (who may reach whom, and who is who), `dns`,
+`names`, `forward` and `answering` (the name server), `shaping`, `sharing` and `counters` (bandwidth).
 """
 
 from minicontainer.network.modes import HostNetwork, JoinNetwork, NoNetwork

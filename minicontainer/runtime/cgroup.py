@@ -134,10 +134,15 @@ class Cgroup(Part):
 
 
 class JoinCgroup(Part):
-    """A second process, in the directories of the first (or in a group inside of them)."""
+    """A second process, in the directories of the first (or in a group inside of them).
+
+    A group inside is somebody's who made it, as by runc. But it is one group: where one of v1's trees has it, the
+    trees that have not get it too; those but for which a group of their own was named.
+    """
 
     def __init__(self, directories: dict[str, str], inner: dict[str, str]) -> None:
-        self.directories = {}
+        self.outer, self.directories = directories, {}
+        self.together = set(directories) - set(inner) if inner.get("") else set()
         for controller in set(inner) - set(directories) - {""}:
             raise UsageError(f"--cgroup: unknown controller {controller}")
         for controller, directory in directories.items():
@@ -145,9 +150,17 @@ class JoinCgroup(Part):
             self.directories[controller] = os.path.normpath(f"{directory}/{below}")
 
     def prepare(self, host: Host) -> None:
-        for directory in self.directories.values():
-            if not os.path.isdir(directory):
+        there = {controller for controller, directory in self.directories.items() if os.path.isdir(directory)}
+        for controller, directory in self.directories.items():
+            if controller in there:
+                continue
+            if controller not in self.together or not self.together & there:
                 raise UsageError(f"--cgroup: error adding pid to {directory}/cgroup.procs: no such file or directory")
+            os.makedirs(os.path.dirname(directory), exist_ok=True)
+            if not os.path.isdir(directory):  # cpu and cpuacct may be one tree
+                linux.mkdir(directory, 0o755)
+            if controller == "cpuset":
+                _inherit(self.outer[controller], directory)
         if "unified" in self.directories:
             host.cgroup = linux.open(self.directories["unified"], os.O_RDONLY | os.O_DIRECTORY)
 

@@ -13,9 +13,9 @@ import time
 from minicontainer import errors, linux, state
 from minicontainer.container import cloning, inner, records
 from minicontainer.container.channel import Channel
-from minicontainer.container.failures import as_error, named
+from minicontainer.container.failures import HINTS, as_error, named
 from minicontainer.container.part import Host, Part
-from minicontainer.runtime import groups
+from minicontainer.runtime import groups, mapping
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,14 +90,28 @@ def make(
                 raise
             # it failed before it was told to go, and has left word why
         _listen(ours, made, console_socket, answer, listener)
-    except BaseException:
+    except BaseException as error:
         if made.pid:
             _end(made)
+        if isinstance(error, errors.StartError) and error.hint == HINTS["EPERM"] and mapping.restricted():
+            raise _without_root(error) from None
         raise
     finally:
         host.close()
         ours.close()
     return made
+
+
+def _without_root(error: errors.StartError) -> errors.StartError:
+    """The same, with a hint for somebody who is not root, and need not be."""
+    return type(error)(
+        error.message,
+        hint="a user who is not root may change only what their own user namespace owns, user_namespaces(7)",
+        part=error.part,
+        moment=error.moment,
+        call=error.call,
+        errno=error.errno,
+    )
 
 
 def _clone(host: Host) -> tuple[int, int]:

@@ -63,7 +63,6 @@ def default_config(*, rootless: bool) -> dict[str, Any]:
     if rootless:
         mounts[2]["options"].remove("gid=5")
         mounts[5] = {"destination": "/sys", "type": "none", "source": "/sys", "options": ["rbind", *_QUIET, "ro"]}
-        del mounts[6]
         section["namespaces"] = [{"type": kind} for kind in spaces if kind != "network"] + [{"type": "user"}]
         section["uidMappings"] = [{"containerID": 0, "hostID": os.geteuid(), "size": 1}]
         section["gidMappings"] = [{"containerID": 0, "hostID": os.getegid(), "size": 1}]
@@ -91,6 +90,8 @@ def features() -> dict[str, Any]:
     """What can be asked for here without being refused."""
     options = {*FLAGS, *(f"r{name}" for name in FLAGS), *SUPERBLOCK, "bind", "rbind", "defaults"}
     options |= {*PROPAGATION, *(f"r{name}" for name in PROPAGATION), "idmap", "ridmap"}
+    options |= {"tmpcopyup", "copy-symlink"}
+    from minicontainer.runtime import memory_policy
     from minicontainer.security.policy import ACTIONS
     from minicontainer.security.policy import FLAGS as SECCOMP_FLAGS
 
@@ -113,6 +114,8 @@ def features() -> dict[str, Any]:
             "selinux": {"enabled": False},
             "intelRdt": {"enabled": False},
             "mountExtensions": {"idmap": {"enabled": True}},
+            "memoryPolicy": {"modes": list(memory_policy.MODES), "flags": list(memory_policy.FLAGS)},
+            "netDevices": {"enabled": True},
         },
         "potentiallyUnsafeConfigAnnotations": [],
     }

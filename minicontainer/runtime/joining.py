@@ -105,8 +105,8 @@ def cgroup_option(values: list[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for value in values:
         names, colon, path = value.rpartition(":")
-        if os.path.normpath(path).split("/")[0] == "..":
-            raise UsageError(f"--cgroup: {path} is not a sub cgroup path")
+        if ".." in path.split("/"):
+            raise UsageError(f"--cgroup: {path} is not a sub cgroup path: `..` components are not allowed")
         for name in names.split(",") if colon else [""]:
             found[name] = os.path.normpath(f"/{path}").lstrip("/")
     return found

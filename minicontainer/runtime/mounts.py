@@ -86,7 +86,8 @@ class Mount:
 
     `attributes` are for a bind's own mount, `everywhere` (options that begin with r: `rro`) for all below it too.
     `propagation` is (type, recursive) or None. `idmap` is None, "idmap" or "ridmap"; by `mappings`, if there are any.
-    `copy_up`: a tmpfs begins with what it hides.
+    `copy_up`: a tmpfs begins with what it hides. `copy_link`: of a source that is a symbolic link the link is made, and
+    nothing mounted (crun's `copy-symlink`, which podman's `no-dereference` becomes).
     """
 
     def __init__(self, entry: dict[str, Any]) -> None:
@@ -100,7 +101,7 @@ class Mount:
         self.attributes, self.everywhere = Attributes(), Attributes()
         self.propagation: list[tuple[int, bool]] = []
         self.idmap: str | None = None
-        self.copy_up = False
+        self.copy_up = self.copy_link = False
         self.mappings = {name: entry.get(name) or [] for name in ("uidMappings", "gidMappings")}
         data: list[str] = []
         for option in options:
@@ -110,6 +111,8 @@ class Mount:
             raise UsageError(f"mounts: {self.destination} is a bind mount, which has no option {data[0]!r}")
         if self.copy_up and self.type != "tmpfs":
             raise UsageError(f"mounts: tmpcopyup is for a tmpfs, and {self.destination} is none")
+        if self.copy_link and not self.bind:
+            raise UsageError(f"mounts: copy-symlink is for a bind mount, and {self.destination} is none")
         if any(self.mappings.values()):
             self.idmap = self.idmap or "idmap"
             if not all(self.mappings.values()):
@@ -126,6 +129,8 @@ class Mount:
             return
         if option == "tmpcopyup":
             self.copy_up = True
+        elif option == "copy-symlink":
+            self.copy_link = True
         elif option in FLAGS:
             flag, _, on = FLAGS[option]
             self.flags = self.flags | flag if on else self.flags & ~flag

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from minicontainer.runtime.cgroup import Cgroup
+    from minicontainer.runtime.nodes import Nodes
 
 # What lxcfs puts there is allowed; anything else inside /proc would deceive the kernel's own consumers
 _IN_PROC = frozenset(
@@ -73,6 +74,11 @@ class Rootfs(Part):
             self._check(self.mounts[-1])
             _check_owner(self.mounts[-1], section)
         self.devices = [Device(entry) for entry in section.get("devices") or ()]
+        self.nodes: Nodes | None = None
+        if self.user_namespace and self.devices:
+            from minicontainer.runtime.nodes import Nodes
+
+            self.nodes = Nodes([device for device in self.devices if not stat.S_ISFIFO(device.mode)])
         named = {device.path for device in self.devices}
         for name, (major, minor) in filesystems.DEVICES.items():
             if f"/dev/{name}" not in named:
@@ -105,13 +111,20 @@ class Rootfs(Part):
             raise UsageError(f"the root {self.rootfs} cannot be used: {error.strerror}") from None
         if not is_directory:
             raise UsageError(f"the root {self.rootfs} is not a directory")
+        self.links = {
+            number: os.readlink(mount.source)
+            for number, mount in enumerate(self.mounts)
+            if mount.copy_link and os.path.islink(mount.source)
+        }
         self.is_directory = {
-            number: stat.S_ISDIR(_source(mount).st_mode) for number, mount in enumerate(self.mounts) if mount.bind
+            number: stat.S_ISDIR(_source(mount).st_mode)
+            for number, mount in enumerate(self.mounts)
+            if mount.bind and number not in self.links
         }
 
     def attach(self, host: Host) -> None:
         for number, mount in enumerate(self.mounts):
-            if mount.bind:
+            if number in self.is_directory:
                 try:
                     host.give(f"mount {number}", self._copy(mount, host.pid))
                 except PermissionError as error:
@@ -120,6 +133,8 @@ class Rootfs(Part):
                     if not self.user_namespace:
                         raise
                     # whoever is not root copies no mounts: the process, root of its own mount namespace, may
+        if self.nodes:
+            self.nodes.give(host)
 
     def _copy(self, mount: Mount, pid: int = 0) -> int:
         """A detached copy of what is to be bound, with the attributes it will have."""
@@ -183,9 +198,14 @@ class Rootfs(Part):
         _make_parent_private(self.rootfs)
         linux.mount(self.rootfs, self.rootfs, flags=linux.MS_BIND | linux.MS_REC)
         inside.rootfs = self.rootfs
-        with within.root(self.rootfs) as root:
+        if self.nodes:
+            self.nodes.take(inside, self.rootfs)
+        root = linux.open(self.rootfs, os.O_PATH | os.O_DIRECTORY)
+        try:
             for number, mount in enumerate(self.mounts):
-                if mount.bind:
+                if number in self.links:
+                    _make_link(root, mount.destination, self.links[number])
+                elif mount.bind:
                     tree = inside.fds.get(f"mount {number}", -1)
                     tree = tree if tree >= 0 else self._copy_inside(mount)
                     with within.place(root, mount.destination, directory=self.is_directory[number]) as target:
@@ -193,11 +213,16 @@ class Rootfs(Part):
                 elif mount.type in ("cgroup", "cgroup2"):
                     self._mount_cgroup(root, mount)
                 else:
-                    _mount(root, mount)
+                    _mount(root, mount, self.rootfs)
+                if mount.destination == "/":  # what comes next goes into the new root, on top of the old one
+                    os.close(root)
+                    root = linux.open(self.rootfs, os.O_PATH | os.O_DIRECTORY)
             if not any(mount.bind and mount.destination == "/dev" for mount in self.mounts):
                 self._make_devices(root)
             if inside.cwd != "/":
                 within.make(root, inside.cwd)
+        finally:
+            os.close(root)
 
     def enter(self, inside: Inside) -> None:
         with within.root(self.rootfs) as root:
@@ -260,7 +285,8 @@ class Rootfs(Part):
             linux.umask(before)
 
     def _make_device(self, directory: int, name: str, device: Device) -> None:
-        """A node; where a user namespace may make none, the host's own is bound in its place. mknod(2)"""
+        """A node; where a user namespace may make none, one of the host's side, or the host's own, is bound in its
+        place. mknod(2)"""
         is_queue = stat.S_ISFIFO(device.mode)
         if self.user_namespace and not is_queue:
             self._bind_device(directory, name, device)
@@ -283,7 +309,8 @@ class Rootfs(Part):
     def _bind_device(self, directory: int, name: str, device: Device) -> None:
         os.close(linux.open(name, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW, 0o666, dir_fd=directory))
         try:
-            tree = linux.open_tree(linux.AT_FDCWD, device.path)
+            made = self.nodes.of(device.path) if self.nodes else -1
+            tree = made if made >= 0 else linux.open_tree(linux.AT_FDCWD, device.path)
         except FileNotFoundError:
             raise HostError(
                 f"linux.devices: the host has no {device.path}, and in a user namespace no device can be made"
@@ -334,6 +361,27 @@ class Rootfs(Part):
             os.close(fd)
 
 
+def _make_link(root: int, path: str, target: str) -> None:
+    """A symbolic link inside the root. Raises KernelError (EEXIST) where something else is."""
+    parent, _, name = path.rpartition("/")
+    within.make(root, parent)
+    directory = linux.openat2(root, parent.lstrip("/") or ".", os.O_PATH | os.O_DIRECTORY)
+    try:
+        linux.symlink(target, name, dir_fd=directory)
+    except FileExistsError:
+        if not _leads_to(directory, name, target):
+            raise
+    finally:
+        os.close(directory)
+
+
+def _leads_to(directory: int, name: str, target: str) -> bool:
+    try:
+        return os.readlink(name, dir_fd=directory) == target
+    except OSError:
+        return False  # it is no link
+
+
 def _check_owner(mount: Mount, section: dict[str, Any]) -> None:
     """Raise UsageError for an owner of a filesystem that the container's user namespace does not have."""
     for word in mount.data.split(","):
@@ -349,7 +397,7 @@ def _check_owner(mount: Mount, section: dict[str, Any]) -> None:
 _OWNED = {"sysfs": "network", "proc": "pid", "mqueue": "ipc"}  # what they show, and may be mounted by who owns it
 
 
-def _mount(root: int, mount: Mount) -> None:
+def _mount(root: int, mount: Mount, rootfs: str) -> None:
     flags = mount.flags
     late = mount.type == "tmpfs" and mount.read_only  # others are mounted on it: read-only at the very end
     if mount.type in ("proc", "sysfs"):
@@ -373,12 +421,12 @@ def _mount(root: int, mount: Mount) -> None:
             ) from None
         if mount.copy_up:
             hidden = linux.open(within.path_of(target), os.O_RDONLY | os.O_DIRECTORY)
-            shown = linux.openat2(root, mount.destination.lstrip("/"), os.O_RDONLY | os.O_DIRECTORY)
+            shown = _open_mounted(root, mount, rootfs, os.O_RDONLY | os.O_DIRECTORY)
             copying.copy_directory(hidden, shown)
             os.close(hidden)
             os.close(shown)
     if mount.propagation or mount.everywhere:
-        fd = linux.openat2(root, mount.destination.lstrip("/"), os.O_PATH)
+        fd = _open_mounted(root, mount, rootfs, os.O_PATH)
         for kind, below in mount.propagation:
             linux.mount(None, within.path_of(fd), flags=kind | (linux.MS_REC if below else 0))
         if mount.everywhere:
@@ -390,6 +438,13 @@ def _mount(root: int, mount: Mount) -> None:
                 clear_attributes=mount.everywhere.clear,
             )
         os.close(fd)
+
+
+def _open_mounted(root: int, mount: Mount, rootfs: str, flags: int) -> int:
+    """What has just been mounted; on / it lies on top of our descriptor of the root, which still means the old one."""
+    if mount.destination == "/":
+        return linux.open(rootfs, flags)
+    return linux.openat2(root, mount.destination.lstrip("/"), flags)
 
 
 def _as_open_as_before(root: int, mount: Mount) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from minicontainer import linux
 from minicontainer.container.part import Inside, Part
-from minicontainer.errors import UsageError
+from minicontainer.errors import HostError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ _FLAGS = {
     "UTIL_CLAMP_MIN": 0x20,
     "UTIL_CLAMP_MAX": 0x40,
 }
+_SHORTEST, _LONGEST = 1 << 10, 1 << 63  # what the kernel takes for a runtime: it leaves ten bits out, and has a sign
 # ioprio_set(2)
 _CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
 
@@ -38,6 +39,8 @@ class Scheduler(Part):
         self.times = tuple(section.get(name, 0) for name in ("runtime", "deadline", "period"))
         if self.policy != _POLICIES["DEADLINE"] and any(self.times):
             raise UsageError("process.scheduler: runtime, deadline and period are for SCHED_DEADLINE")
+        if self.policy == _POLICIES["DEADLINE"]:
+            _check_times(section, *self.times)
         if self.policy not in (_POLICIES["FIFO"], _POLICIES["RR"]) and self.priority:
             raise UsageError("process.scheduler: a priority is for SCHED_FIFO and SCHED_RR")
         if not -20 <= self.nice <= 19:
@@ -45,7 +48,16 @@ class Scheduler(Part):
 
     def seal(self, inside: Inside) -> None:
         runtime, deadline, period = self.times
-        linux.sched_setattr(self.policy, self.flags, self.nice, self.priority, runtime, deadline, period)
+        try:
+            linux.sched_setattr(self.policy, self.flags, self.nice, self.priority, runtime, deadline, period)
+        except PermissionError as error:
+            if self.policy not in (_POLICIES["FIFO"], _POLICIES["RR"]):
+                raise
+            raise HostError(
+                f"process.scheduler: {error}",
+                hint="it takes CAP_SYS_NICE, and with cgroup v1 a share of real time, which a new group has not got: "
+                "linux.resources.cpu.realtimeRuntime",
+            ) from None
 
 
 class IoPriority(Part):
@@ -61,6 +73,22 @@ class IoPriority(Part):
 
     def seal(self, inside: Inside) -> None:
         linux.ioprio_set(self.value)
+
+
+def _check_times(section: dict[str, Any], runtime: int, deadline: int, period: int) -> None:
+    """Raise UsageError for what the kernel would say no more of than EINVAL. sched_setattr(2), sched(7)"""
+    what = "process.scheduler: sched_setattr: `SCHED_DEADLINE`"
+    for name in ("runtime", "deadline"):
+        if section.get(name) is None:
+            raise UsageError(f"{what} requires `{name}`")
+    if not runtime:
+        raise UsageError(f"{what} runtime must be greater than 0")
+    if not _SHORTEST <= runtime < _LONGEST:
+        raise UsageError(f"{what} runtime {runtime} must be between {_SHORTEST} and {_LONGEST - 1} nanoseconds")
+    if runtime > deadline:
+        raise UsageError(f"{what} runtime {runtime} must be <= deadline {deadline}")
+    if period and deadline > period:
+        raise UsageError(f"{what} deadline {deadline} must be <= period {period}")
 
 
 def _known(field: str, name: str, prefix: str, table: dict[str, int]) -> int:

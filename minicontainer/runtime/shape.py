@@ -2,7 +2,9 @@
 
 A number where text should be would otherwise come to light in the middle of a container, as whatever Python says of
 it. Only kinds and ranges are looked at here, as Go's types have them in the specification; what a value means is for
-those who use it. A field that is null is not there, as in Go; one that nobody knows is left alone.
+those who use it. A field that is null is not there, as in Go; one that nobody knows is left alone. A name counts
+without its case where no field has it exactly (`CPU`, `Cpus`): so Go reads JSON, hence runc, and every engine is tried
+with that.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 FLAG = "flag"  # kinds that are no container of others: FLAG, TEXT, and a pair (lowest, highest) for a number
 TEXT = "text"
+ANYTHING = "anything"  # a field that is known, and refused whatever it is
 U16, U32, U64 = (0, (1 << 16) - 1), (0, (1 << 32) - 1), (0, (1 << 64) - 1)
 I32, I64 = (-(1 << 31), (1 << 31) - 1), (-(1 << 63), (1 << 63) - 1)
 
@@ -57,6 +60,7 @@ PROCESS = {
     "scheduler": {"policy": TEXT, "flags": [TEXT], "nice": I32, "priority": I32}
     | dict.fromkeys(("runtime", "deadline", "period"), U64),
     "ioPriority": {"class": TEXT, "priority": I32},
+    **dict.fromkeys(("commandLine", "execCPUAffinity"), ANYTHING),
 }
 RESOURCES = {
     "devices": [{"allow": FLAG, "type": TEXT, "major": I64, "minor": I64, "access": TEXT}],
@@ -101,6 +105,9 @@ _LINUX = {
     "maskedPaths": [TEXT],
     "readonlyPaths": [TEXT],
     "personality": {"domain": TEXT, "flags": [TEXT]},
+    "memoryPolicy": {"mode": TEXT, "nodes": TEXT, "flags": [TEXT]},
+    "netDevices": Names({"name": TEXT}),
+    "intelRdt": ANYTHING,
 }
 CONFIG = {
     **dict.fromkeys(("ociVersion", "hostname", "domainname"), TEXT),
@@ -110,9 +117,12 @@ CONFIG = {
         {**dict.fromkeys(("destination", "type", "source"), TEXT), "options": [TEXT]}
         | {"uidMappings": _MAP, "gidMappings": _MAP}
     ],
-    "hooks": Names(_HOOKS),
+    "hooks": dict.fromkeys(
+        ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"), _HOOKS
+    ),
     "annotations": Names(TEXT),
     "linux": _LINUX,
+    **dict.fromkeys(("solaris", "windows", "vm", "zos", "freebsd"), ANYTHING),
 }
 
 
@@ -140,15 +150,40 @@ def checked(value: Any, kind: Any = CONFIG, where: str = "") -> Any:
         if not isinstance(value, list):
             raise _wrong(where, value, "no list")
         return [checked(one, kind[0], f"{where}[{number}]") for number, one in enumerate(value)]
+    if kind is ANYTHING:
+        return value
     if not isinstance(value, dict):
         raise _wrong(where, value, "no object")
     known = dict.fromkeys(value, kind.kind) if isinstance(kind, Names) else kind
     front = f"{where}." if where else ""
+    found = {}
+    for name, one in value.items():
+        if name not in known:
+            return _by_case(value, known, front)
+        if one is not None:
+            found[name] = checked(one, known[name], front + name)
+    return found
+
+
+def _by_case(value: dict[str, Any], known: dict[str, Any], front: str) -> dict[str, Any]:
+    """The same for an object with names that no field has exactly. Of a field that is there in several cases the last
+    counts, part by part, as in Go."""
+    names = {name.lower(): name for name in known}
+    found: dict[str, Any] = {}
+    for given, one in value.items():
+        name = given if given in known else names.get(given.lower(), given)
+        found[name] = _merged(found.get(name), one)
     return {
         name: checked(one, known[name], front + name) if name in known else one
-        for name, one in value.items()
+        for name, one in found.items()
         if one is not None
     }
+
+
+def _merged(first: Any, second: Any) -> Any:
+    if not (isinstance(first, dict) and isinstance(second, dict)):
+        return second
+    return first | {name: _merged(first.get(name), one) for name, one in second.items()}
 
 
 def _wrong(where: str, value: object, what: str) -> UsageError:

@@ -50,7 +50,9 @@ class State:
 
     def __init__(self, root: str, id: str) -> None:
         if not id or id in (".", "..") or len(id) > 1024 or not _IN_A_NAME.issuperset(id):
-            raise UsageError(f"invalid container ID format: {id!r}", hint="letters, digits and _ + - .")
+            strange = next((letter for letter in id if letter not in _IN_A_NAME), "")
+            why = f": invalid character {strange!r} in container ID" if strange else ""
+            raise UsageError(f"invalid container ID format: {id!r}{why}", hint="letters, digits and _ + - .")
         self.root, self.id = root, id
         self.directory = f"{root}/{id}"
         self.values: dict[str, Any] = {}

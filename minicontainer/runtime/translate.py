@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _REFUSED = {
     "": ("solaris", "windows", "vm", "zos", "freebsd"),
     "process": ("commandLine", "execCPUAffinity", "selinuxLabel"),
-    "linux": ("intelRdt", "mountLabel", "netDevices", "memoryPolicy"),
+    "linux": ("intelRdt", "mountLabel"),
 }
 
 
@@ -112,6 +112,10 @@ def _translate(config: dict[str, Any], id: str, bundle: str, pivot: bool, lenien
     check_mapped(process, section)
     parts: list[Part] = [cgroup]
     parts.append(spaces)
+    if section.get("netDevices"):
+        from minicontainer.runtime.net_devices import NetDevices
+
+        parts.append(NetDevices(section))
     if sysctls := section.get("sysctl"):
         parts.append(Sysctls(sysctls, config))
     given = config.get("hooks") or {}
@@ -176,6 +180,10 @@ def of_process(process: dict[str, Any], section: dict[str, Any]) -> list[Part]:
         from minicontainer.runtime.scheduling import IoPriority
 
         parts.append(IoPriority(process["ioPriority"]))
+    if section.get("memoryPolicy") is not None:
+        from minicontainer.runtime.memory_policy import MemoryPolicy
+
+        parts.append(MemoryPolicy(section["memoryPolicy"]))
     if profile := process.get("apparmorProfile"):
         from minicontainer.security.labels import AppArmor
 

@@ -32,7 +32,6 @@ _FIELDS = {
     "memory-swap": ("memory", "swap"),
     "pids-limit": ("pids", "limit"),
 }
-_SECTIONS = {name.lower(): name for name, _ in _FIELDS.values()}  # runc's reader does not mind their case
 _TEXT = ("cpus", "mems")
 _SIZES = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
@@ -47,7 +46,6 @@ def update(container: State, options: dict[str, Any]) -> None:
         if not isinstance(limits, dict):
             raise UsageError(f"--resources {source} is no JSON object")
         limits = shape.checked(limits, shape.RESOURCES, "resources")
-        limits = {_SECTIONS.get(name.lower(), name): value for name, value in limits.items()}
     else:
         limits = {}
         for option, (section, field) in _FIELDS.items():
