@@ -794,6 +794,12 @@ def test_a_config_that_is_none_is_one_clear_line(bundle: Bundle) -> None:
         assert len(done.stderr.splitlines()) == 1
 
 
+def test_a_log_that_cannot_be_written_is_an_error_at_once(bundle: Bundle) -> None:
+    done = bundle.ask("--log", "/nowhere/log", "list")
+    assert done.returncode == 1
+    assert "--log /nowhere/log: no such file or directory" in done.stderr
+
+
 def test_the_log_is_in_the_form_that_engines_read(bundle: Bundle) -> None:
     log = bundle.directory / "log"
     bundle.says("/no/such/command")

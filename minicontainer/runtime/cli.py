@@ -115,7 +115,10 @@ def main(argv: list[str] | None = None) -> int:
         if options.get("log-format", "text") not in ("text", "json"):
             raise _Wrong(f"invalid log-format: {options['log-format']!r}")
         if options.get("log"):
-            log.open_(options["log"], options.get("log-format", "text"))
+            try:
+                log.open_(options["log"], options.get("log-format", "text"))
+            except OSError as error:
+                raise _Wrong(f"--log {options['log']}: {(error.strerror or '').lower()}") from None
         if argv is None and words[0] in sealed.ENTERING:
             sealed.ensure()
         return _verb(words[0], words[1:], options)

@@ -15,7 +15,8 @@ _log = {"path": "", "form": "text"}
 
 
 def open_(path: str, form: str) -> None:
-    """From here on write to the file at `path`, as `text` or as `json`."""
+    """From here on write to the file at `path`, as `text` or as `json`. Raises OSError where that cannot be."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644))
     _log.update(path=os.path.abspath(path), form=form)
 
 
