@@ -110,7 +110,7 @@ def features() -> dict[str, Any]:
                 "supportedFlags": sorted(SECCOMP_FLAGS),
             },
             "apparmor": {"enabled": True},
-            "selinux": {"enabled": False},
+            "selinux": {"enabled": True},
             "intelRdt": {"enabled": False},
             "mountExtensions": {"idmap": {"enabled": True}},
         },

@@ -78,7 +78,7 @@ def default(
         from minicontainer.security.labels import AppArmor
 
         parts.append(AppArmor(options.apparmor))
-    if options.label and options.label != ["disable"]:
+    if options.label and "disable" not in options.label:
         from minicontainer.security.labels import SELinux
 
         parts.append(SELinux(_context(options.label)))
