@@ -39,7 +39,7 @@ class Options:
             elif name == "apparmor" and value:
                 self.apparmor = value
             elif name == "label" and value:
-                self.label.append(value)
+                self.label = ["disable"] if "disable" in (value, *self.label) else [*self.label, value]
             elif name == "systempaths" and value == "unconfined":
                 self.open_paths = True
             else:
@@ -78,7 +78,7 @@ def default(
         from minicontainer.security.labels import AppArmor
 
         parts.append(AppArmor(options.apparmor))
-    if options.label and "disable" not in options.label:
+    if options.label and options.label != ["disable"]:
         from minicontainer.security.labels import SELinux
 
         parts.append(SELinux(_context(options.label)))
