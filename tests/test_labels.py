@@ -115,6 +115,17 @@ def test_what_is_no_context_under_any_policy_is_refused(context: str) -> None:
         SELinux(context)
 
 
+@pytest.mark.skipif(labels.has_selinux(), reason="this kernel runs SELinux")
+def test_a_second_process_gets_no_context_where_there_are_none(bundle: Path) -> None:
+    run(bundle, "run", "--detach", "four", args=["sleep", "1000"])
+    try:
+        said = run(bundle, "exec", "--process-label", "a:b:c:s0", "four", "true", code=255).stdout
+        assert "process.selinuxLabel: the SELinux context a:b:c:s0 cannot be used" in said
+        assert "this kernel does not run SELinux" in said
+    finally:
+        run(bundle, "delete", "--force", "four")
+
+
 # -------------------------------------------------------------------------------------------- a kernel that has it
 
 

@@ -62,9 +62,9 @@ def trees() -> list[Tree]:
 def check_entry(directory: str) -> None:
     """Raise HostError where one who is not root cannot have a process born in a v2 group: whose way there leads through
     a group that is somebody else's. cgroups(7), "Cgroup delegation containment"."""
-    if not os.geteuid():
-        return
     tree = next(tree for tree in trees() if not tree.controllers)
+    if not os.geteuid() or "/.." in tree.own:  # a group outside of what is mounted here has no path to look at
+        return
     shared = os.path.commonpath([f"{tree.top}{tree.own}", directory])
     if not os.access(f"{shared}/cgroup.procs", os.W_OK, effective_ids=True):
         raise HostError(
