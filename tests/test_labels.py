@@ -1,6 +1,7 @@
 """Labels: written where the kernel looks for them, in time; and obeyed, on a kernel that has AppArmor.
 
 `make test-v2` boots one: Debian's. There the profile is a real one; anywhere else the kernel's file is one of ours.
+tests/test_selinux.py has the same for SELinux.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from minicontainer import Container, Namespaces, PivotRoot, linux
-from minicontainer.errors import HostError
+from minicontainer.errors import HostError, UsageError
 from minicontainer.security import AppArmor, Capabilities, NoNewPrivs, SELinux, labels
 
 if TYPE_CHECKING:
@@ -54,10 +55,12 @@ def attributes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """In place of /proc/self/attr: a directory with a file `exec`; the kernel says that it runs both."""
     enabled = tmp_path / "enabled"
     enabled.write_text("Y\n")
-    (tmp_path / "enforce").write_text("1")
+    (tmp_path / "filesystems").write_text("nodev\tproc\nnodev\tselinuxfs\n\text4\n")
+    (tmp_path / "current").write_text("system_u:system_r:kernel_t:s0\0")
     (tmp_path / "exec").write_text("")
     monkeypatch.setattr(labels, "_APPARMOR", os.fspath(enabled))
-    monkeypatch.setattr(labels, "_SELINUX", (os.fspath(tmp_path),))
+    monkeypatch.setattr(labels, "_FILESYSTEMS", os.fspath(tmp_path / "filesystems"))
+    monkeypatch.setattr(labels, "_CURRENT", os.fspath(tmp_path / "current"))
     return tmp_path
 
 
@@ -94,6 +97,33 @@ def test_a_label_that_the_kernel_refuses_is_said_with_its_name(attributes: Path,
     (attributes / "exec").mkdir()  # EISDIR, for want of a kernel that says ENOENT
     with pytest.raises(HostError, match=rf"{NAME if kind == 'apparmor' else 'container_t'}.* cannot be used: EISDIR"):
         Container(["true"], Namespaces("mount"), part(kind, attributes)).run()
+
+
+def test_a_kernel_without_a_policy_does_not_run_selinux(attributes: Path) -> None:
+    """It would take whatever context is written for the only one it has."""
+    assert labels.has_selinux()
+    (attributes / "current").write_text("kernel\0")
+    with pytest.raises(HostError, match="this kernel does not run SELinux"):
+        Container(["true"], part("selinux", attributes)).run()
+    (attributes / "filesystems").write_text("nodev\tproc\n")
+    assert not labels.has_selinux()
+
+
+@pytest.mark.parametrize("context", ["container_t", "a:b", "a::c", 'a:b:c",size=1', "a:b:c d"])
+def test_what_is_no_context_under_any_policy_is_refused(context: str) -> None:
+    with pytest.raises(UsageError, match="is no SELinux context"):
+        SELinux(context)
+
+
+@pytest.mark.skipif(labels.has_selinux(), reason="this kernel runs SELinux")
+def test_a_second_process_gets_no_context_where_there_are_none(bundle: Path) -> None:
+    run(bundle, "run", "--detach", "four", args=["sleep", "1000"])
+    try:
+        said = run(bundle, "exec", "--process-label", "a:b:c:s0", "four", "true", code=255).stdout
+        assert "process.selinuxLabel: the SELinux context a:b:c:s0 cannot be used" in said
+        assert "this kernel does not run SELinux" in said
+    finally:
+        run(bundle, "delete", "--force", "four")
 
 
 # -------------------------------------------------------------------------------------------- a kernel that has it

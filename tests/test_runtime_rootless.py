@@ -17,6 +17,9 @@ import pytest
 from bundles import OURS, Bundle
 from test_runtime import mount_table, status, wait_until
 
+from minicontainer.errors import HostError
+from minicontainer.runtime import cgroup, groups
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -208,11 +211,11 @@ def test_the_user_may_enter_what_waits_for_its_start(mine: UserBundle, runtime: 
     mine.space("network")
     name = mine.create("sleep", "100")
     pid = str(mine.state(name)["pid"])
-    words = ["nsenter", "--target", pid, "--user", "--net", "--preserve-credentials", "ip", "link", "add", "x", "type"]
+    words = ["nsenter", "--target", pid, "--user", "--net", "--preserve-credentials", "ip", "address", "add"]
     how = {"user": USER, "group": USER, "extra_groups": [], "env": mine.env}
-    subprocess.run([*words, "bridge"], **how, check=True)
+    subprocess.run([*words, "10.98.76.54", "dev", "lo"], **how, check=True)
     mine.tell("start", name)
-    assert "x:" in mine.tell("exec", name, "ip", "link")
+    assert "10.98.76.54" in mine.tell("exec", name, "ip", "address")
 
 
 @needs_runc
@@ -392,7 +395,18 @@ def test_a_cgroup_that_was_asked_for_is_not_passed_over(mine: UserBundle, runtim
     said = refused(mine)
     assert "cannot set pids limit" in said or "rootless needs no limits" in said
     del mine.linux["resources"]
-    assert mine.run("cat", "/proc/self/cgroup") == Path("/proc/self/cgroup").read_text()
+    pid = mine.state(mine.start("sleep", "100"))["pid"]
+    assert Path(f"/proc/{pid}/cgroup").read_text() == Path("/proc/self/cgroup").read_text()
+
+
+def test_a_controller_that_the_host_has_not_is_named(tmp_path: Path) -> None:
+    (tmp_path / "cgroup.controllers").write_text("cpu pids\n")
+    (tmp_path / "cgroup.subtree_control").write_text("pids\n")
+    tree = groups.Tree(os.fspath(tmp_path), (), "/")
+    tree.directory = f"{tmp_path}/one"
+    with pytest.raises(HostError, match=rf"cannot set memory limit: {tmp_path} has no such controller to pass on"):
+        cgroup._enable(tree, set(), {"memory", "pids"})
+    cgroup._enable(tree, set(), {"pids"})
 
 
 def test_what_needs_a_cgroup_says_so(mine: UserBundle) -> None:

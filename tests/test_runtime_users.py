@@ -73,6 +73,18 @@ def test_what_is_new_belongs_to_the_user_namespace_that_was_joined(first: tuple[
     assert bundle.state(name)["status"] == "running"
 
 
+@needs_runc
+def test_what_is_mounted_belongs_to_the_root_that_is_mapped(bundle: Bundle) -> None:
+    """/dev/mqueue, too, which belongs to whoever makes the namespace that it shows."""
+    bundle.linux["namespaces"].append({"type": "user"})
+    maps(bundle, MAP)
+    places = ("/dev", "/dev/pts", "/dev/shm", "/dev/mqueue")
+    words = ("stat", "-c", "%u %a %n", *places)
+    ours = bundle.run(*words)
+    assert [line.split()[0] for line in ours.splitlines()] == ["0"] * len(places)
+    assert ours == bundle.by("runc").run(*words)
+
+
 @pytest.mark.parametrize("kinds", [("network",), ("pid",), ("network", "ipc", "uts", "pid")])
 def test_others_of_its_own_are_joined_by_path_with_it(first: tuple[Bundle, int], kinds: tuple[str, ...]) -> None:
     bundle, pid = first

@@ -123,13 +123,16 @@ def _is_mapped_group(gid: int) -> bool:
     return any(int(first) <= gid < int(first) + int(count) for first, _, count in ranges)
 
 
-def mask(root: int, paths: Iterable[str]) -> None:
+def mask(root: int, paths: Iterable[str], options: str = "") -> None:
     """Hide each path that exists: an empty directory over a directory, /dev/null over anything else.
+
+    `options`: more of those that the empty directories, tmpfs, are mounted with.
 
     The root's own /dev/null, for what may be done to it (chmod) must not be done to the host's. It is looked at first:
     were it something else, masking would show that in place of what is masked (CVE-2025-31133).
     """
     null = linux.openat2(root, "dev/null", os.O_PATH)
+    options = ",".join(filter(None, ("size=0k,nr_inodes=2", options)))
     try:
         status = os.fstat(null)
         if not stat.S_ISCHR(status.st_mode) or status.st_rdev != os.makedev(*DEVICES["null"]):
@@ -142,7 +145,7 @@ def mask(root: int, paths: Iterable[str]) -> None:
             try:
                 target = within.path_of(fd)
                 if stat.S_ISDIR(os.fstat(fd).st_mode):
-                    linux.mount("tmpfs", target, "tmpfs", linux.MS_RDONLY | _QUIET, "size=0k,nr_inodes=2")
+                    linux.mount("tmpfs", target, "tmpfs", linux.MS_RDONLY | _QUIET, options)
                 else:
                     linux.mount(within.path_of(null), target, flags=linux.MS_BIND)
             finally:

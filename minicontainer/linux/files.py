@@ -127,6 +127,12 @@ def chown(path: Path | int, uid: int, gid: int) -> None:
 
 
 @syscall()
+def setxattr(path: Path, name: str, value: bytes) -> None:
+    """setxattr(2)"""
+    os.setxattr(path, name, value)
+
+
+@syscall()
 def chdir(path: Path) -> None:
     """chdir(2)"""
     os.chdir(path)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from minicontainer.runtime.groups import Tree
 
+_CONTROLLERS = frozenset(("cpu", "cpuset", "hugetlb", "io", "memory", "misc", "pids", "rdma"))
 _MAY_NOT = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -71,6 +72,7 @@ class Cgroup(Part):
                 wanted = {file.partition(".")[0] for place, file, _ in self.files if place == tree.directory}
                 alone = len(self.trees) == 1
                 _enable(tree, set() if not alone else {"cpu", "cpuset", "io", "memory", "pids"}, wanted)
+                groups.check_entry(tree.directory)
                 host.cgroup = linux.open(tree.directory, os.O_RDONLY | os.O_DIRECTORY)
         from minicontainer.runtime import resources
 
@@ -162,6 +164,7 @@ class JoinCgroup(Part):
             if controller == "cpuset":
                 _inherit(self.outer[controller], directory)
         if "unified" in self.directories:
+            groups.check_entry(self.directories["unified"])
             host.cgroup = linux.open(self.directories["unified"], os.O_RDONLY | os.O_DIRECTORY)
 
     def attach(self, host: Host) -> None:
@@ -179,10 +182,20 @@ def _enable(tree: Tree, all_of_them: set[str], wanted: set[str]) -> None:
     for name in tree.directory[len(tree.top) + 1 :].split("/"):
         offered = set(groups.read(f"{here}/cgroup.controllers").split())
         passed = set(groups.read(f"{here}/cgroup.subtree_control").split())
+        for controller in sorted((wanted & _CONTROLLERS) - offered):
+            raise HostError(
+                f"cannot set {controller} limit: {here} has no such controller to pass on",
+                hint=f"{here}/cgroup.controllers says which there are; systemd passes on what Delegate= names",
+            )
         for controller in sorted((controllers & offered) - passed):
             try:
                 linux.write(f"{here}/cgroup.subtree_control", f"+{controller}")
-            except OSError:
+            except OSError as error:
+                if controller in wanted and error.errno in _MAY_NOT:
+                    raise HostError(
+                        f"cannot set {controller} limit: {here} does not pass the controller on, and is not ours",
+                        hint="systemd passes on what Delegate= names, systemd.resource-control(5)",
+                    ) from None
                 if controller in wanted:
                     raise
         here = f"{here}/{name}"

@@ -143,8 +143,6 @@ def _verb(verb: str, rest: list[str], options: dict[str, Any]) -> int:
         if options.get("systemd-cgroup") or options.get("cgroup-manager") == "systemd":
             raise ContainerError("--systemd-cgroup: cgroups made by systemd are not supported; use cgroupfs")
         given["lenient"] = _rootless(options.get("rootless", "auto"))
-        if given.get("process-label"):
-            raise ContainerError("--process-label is not supported")
         from minicontainer.runtime import states, verbs
 
         root = os.path.abspath(options.get("root") or states.default_root())

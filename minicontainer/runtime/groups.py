@@ -10,7 +10,7 @@ import errno
 import os
 import time
 
-from minicontainer.errors import ConflictError, TimeoutExpired
+from minicontainer.errors import ConflictError, HostError, TimeoutExpired
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,6 +57,20 @@ def trees() -> list[Tree]:
                 root, top = before.split(" ")[3:5]
                 found[names] = Tree(top, names, own.get(names, "/"), whole=root == "/")
     return list(found.values())
+
+
+def check_entry(directory: str) -> None:
+    """Raise HostError where one who is not root cannot have a process born in a v2 group: whose way there leads through
+    a group that is somebody else's. cgroups(7), "Cgroup delegation containment"."""
+    tree = next(tree for tree in trees() if not tree.controllers)
+    if not os.geteuid() or "/.." in tree.own:  # a group outside of what is mounted here has no path to look at
+        return
+    shared = os.path.commonpath([f"{tree.top}{tree.own}", directory])
+    if not os.access(f"{shared}/cgroup.procs", os.W_OK, effective_ids=True):
+        raise HostError(
+            f"the cgroup {directory} cannot be entered from {tree.top}{tree.own}: {shared} is not ours",
+            hint="who is not root has to be in the group that was given to them: systemd-run --user --scope",
+        )
 
 
 _moving: list[LockType] = []
@@ -176,7 +190,10 @@ def thaw(directories: dict[str, str]) -> None:
 
 
 def of_process(pid: int) -> dict[str, str]:
-    """The groups that a process is in now: somebody may have moved it. Empty when it is gone."""
+    """v1's groups that a process is in now: somebody may have moved it. Empty when it is gone.
+
+    Not v2's: what is frozen there dies all the same, and the group may be one that we have no business with.
+    """
     try:
         lines = read(f"/proc/{pid}/cgroup").splitlines()
     except (FileNotFoundError, ProcessLookupError):
@@ -187,8 +204,8 @@ def of_process(pid: int) -> dict[str, str]:
     return {
         controller: tree.top + found[tree.controllers]
         for tree in trees()
-        if tree.controllers in found
-        for controller in tree.controllers or ("unified",)
+        if tree.controllers and tree.controllers in found
+        for controller in tree.controllers
     }
 
 

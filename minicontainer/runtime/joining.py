@@ -78,6 +78,8 @@ def process_of(config: dict[str, Any], options: dict[str, Any], argv: list[str])
     process["env"] = [*(process.get("env") or ()), *(options.get("env") or ())]
     if options.get("apparmor"):
         process["apparmorProfile"] = options["apparmor"]
+    if options.get("process-label"):
+        process["selinuxLabel"] = options["process-label"]
     if options.get("no-new-privs"):
         process["noNewPrivileges"] = True
     if options.get("cap"):

@@ -102,6 +102,10 @@ class OciNamespaces(Entered):
             if ranges and not mapping.has(ranges, 0):
                 raise UsageError(f"linux.{name}: nothing is mapped to 0: the namespace would have no root to build in")
         super().__init__(*new, join=joined, uid_map=maps["uidMappings"], gid_map=maps["gidMappings"])
+        # /dev/mqueue belongs to whoever makes the namespace that it shows, and it is to be the mapped root
+        self.ipc_last = {"user", "ipc"} <= {*new}
+        if self.ipc_last:
+            self.namespaces &= ~linux.CLONE_NEWIPC
         self.names = (config.get("hostname"), config.get("domainname"))
         if any(self.names) and "uts" not in (*new, *joined):
             raise UsageError("unable to set hostname without a private UTS namespace")
@@ -113,6 +117,8 @@ class OciNamespaces(Entered):
 
     def join(self, inside: Inside) -> None:
         super().join(inside)
+        if self.ipc_last:
+            linux.unshare(linux.CLONE_NEWIPC)
         if "user" in self.joined:
             for name, asked in (("uid", self.uid_map), ("gid", self.gid_map)):
                 with open(f"/proc/self/{name}_map") as file:

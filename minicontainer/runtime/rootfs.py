@@ -83,6 +83,11 @@ class Rootfs(Part):
         for name, (major, minor) in filesystems.DEVICES.items():
             if f"/dev/{name}" not in named:
                 self.devices.append(Device({"path": f"/dev/{name}", "type": "c", "major": major, "minor": minor}))
+        self.label: str = section.get("mountLabel") or ""
+        if self.label:
+            from minicontainer.security import labels
+
+            labels.need_selinux(self.label, "linux.mountLabel")
         self.masked = section.get("maskedPaths") or []
         self.read_only_paths = section.get("readonlyPaths") or []
         name = section.get("rootfsPropagation") or ""
@@ -213,7 +218,7 @@ class Rootfs(Part):
                 elif mount.type in ("cgroup", "cgroup2"):
                     self._mount_cgroup(root, mount)
                 else:
-                    _mount(root, mount, self.rootfs)
+                    _mount(root, mount, self.rootfs, self.label)
                 if mount.destination == "/":  # what comes next goes into the new root, on top of the old one
                     os.close(root)
                     root = linux.open(self.rootfs, os.O_PATH | os.O_DIRECTORY)
@@ -229,7 +234,7 @@ class Rootfs(Part):
             for path in self.read_only_paths:
                 filesystems.make_read_only(root, path)
             if self.masked:
-                filesystems.mask(root, self.masked)
+                filesystems.mask(root, self.masked, _labelled("", self.label))
             if self.read_only:
                 linux.mount_setattr(root, "", linux.AT_EMPTY_PATH, set_attributes=linux.MOUNT_ATTR_RDONLY)
             linux.fchdir(root)
@@ -333,7 +338,7 @@ class Rootfs(Part):
                     linux.mount(trees[0].directory, path, flags=linux.MS_BIND)
                     linux.mount(None, path, flags=linux.MS_BIND | linux.MS_REMOUNT | mount.flags)
                 return
-            linux.mount("tmpfs", path, "tmpfs", mount.flags & ~linux.MS_RDONLY, "mode=755")
+            linux.mount("tmpfs", path, "tmpfs", mount.flags & ~linux.MS_RDONLY, _labelled("mode=755", self.label))
         top = linux.openat2(root, mount.destination.lstrip("/"), os.O_PATH | os.O_DIRECTORY)
         try:
             for tree in legacy:
@@ -397,12 +402,26 @@ def _check_owner(mount: Mount, section: dict[str, Any]) -> None:
 _OWNED = {"sysfs": "network", "proc": "pid", "mqueue": "ipc"}  # what they show, and may be mounted by who owns it
 
 
-def _mount(root: int, mount: Mount, rootfs: str) -> None:
+_UNLABELLED = ("proc", "sysfs", "mqueue")  # by an option of the mount, that is: the kernel has none for the first two
+
+
+def _labelled(data: str, label: str) -> str:
+    """The options of a mount, and the one that labels what is in it (linux.mountLabel)."""
+    if not label:
+        return data
+    from minicontainer.security import labels
+
+    return ",".join(filter(None, (data, labels.mount_option(label))))
+
+
+def _mount(root: int, mount: Mount, rootfs: str, label: str) -> None:
     flags = mount.flags
     late = mount.type == "tmpfs" and mount.read_only  # others are mounted on it: read-only at the very end
     if mount.type in ("proc", "sysfs"):
         _check_ordinary(root, mount.destination)
     data = _as_open_as_before(root, mount) if mount.type == "tmpfs" else mount.data
+    if mount.type not in _UNLABELLED and not flags & linux.MS_REMOUNT:
+        data = _labelled(data, label)
     with within.place(root, mount.destination) as target:
         try:
             linux.mount(
@@ -425,6 +444,12 @@ def _mount(root: int, mount: Mount, rootfs: str) -> None:
             copying.copy_directory(hidden, shown)
             os.close(hidden)
             os.close(shown)
+    if label and mount.type == "mqueue":  # whose queues have the label of their directory
+        from minicontainer.security import labels
+
+        fd = linux.openat2(root, mount.destination.lstrip("/"), os.O_PATH)
+        labels.label_file(within.path_of(fd), label)
+        os.close(fd)
     if mount.propagation or mount.everywhere:
         fd = _open_mounted(root, mount, rootfs, os.O_PATH)
         for kind, below in mount.propagation:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 # known to the specification, and not done here: refused unless empty
 _REFUSED = {
     "": ("solaris", "windows", "vm", "zos", "freebsd"),
-    "process": ("commandLine", "execCPUAffinity", "selinuxLabel"),
-    "linux": ("intelRdt", "mountLabel"),
+    "process": ("commandLine", "execCPUAffinity"),
+    "linux": ("intelRdt",),
 }
 
 
@@ -188,6 +188,11 @@ def of_process(process: dict[str, Any], section: dict[str, Any]) -> list[Part]:
         from minicontainer.security.labels import AppArmor
 
         parts.append(AppArmor(profile))
+    if context := process.get("selinuxLabel"):
+        from minicontainer.security import labels
+
+        labels.need_selinux(context, "process.selinuxLabel")
+        parts.append(labels.SELinux(context))
     if process.get("noNewPrivileges"):
         from minicontainer.security.no_new_privs import NoNewPrivs
 

@@ -39,7 +39,7 @@ class Options:
             elif name == "apparmor" and value:
                 self.apparmor = value
             elif name == "label" and value:
-                self.label.append(value)
+                self.label = ["disable"] if "disable" in (value, *self.label) else [*self.label, value]
             elif name == "systempaths" and value == "unconfined":
                 self.open_paths = True
             else:
