@@ -16,8 +16,8 @@ states are the OCI runtime specification's, https://github.com/opencontainers/ru
 Files of this chapter: `installed/bin/minicontainer-runtime` (what engines call: a script that starts Python), `sealed`
 (before anything else: the runtime's own program is out of reach), `together` (its modules in one file), `cli` (how it
 is asked), `verbs` (what can be asked for), `shape` and `translate` (config.json → parts), `namespaces`, `entering` and
-`mapping` (user namespaces, and who is not root), `rootfs`, `mounts` and `nodes`, `cgroup`, `groups` and `resources`,
-`net_devices`, `hooks`, `hold` (between create and start), `console`, `identity`, `scheduling`, `memory_policy` (parts
-of this chapter), `creating` and `joining` (the host's side of create and exec), `states` (what is remembered), `log`
-(what is said besides).
+`mapping` (user namespaces, and who is not root), `rootfs`, `mounts`, `mounting` and `nodes`, `cgroup`, `groups` and
+`resources`, `net_devices`, `hooks`, `hold` (between create and start), `console`, `identity`, `scheduling`,
+`memory_policy` (parts of this chapter), `creating` and `joining` (the host's side of create and exec), `states` (what
+is remembered), `log` (what is said besides).
 """
