@@ -167,7 +167,8 @@ def test_an_update_whose_program_was_killed_within_a_move_a_removal_or_a_merge_i
 FULL = "mount -t tmpfs -o size=%s none /mnt; cp -a %s/. /mnt; mount --bind /mnt %s"
 
 
-def test_on_a_full_disk_the_old_course_stays_and_it_is_said(delivery: Delivery, tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", ["140k", "10m,nr_inodes=$(find /opt | wc -l)"], ids=["little", "nothing"])
+def test_on_a_full_disk_the_old_course_stays_and_it_is_said(delivery: Delivery, tmp_path: Path, size: str) -> None:
     guest = delivery.guest("full")
     check = tmp_path / "check"
     check.write_text(
@@ -176,7 +177,7 @@ def test_on_a_full_disk_the_old_course_stays_and_it_is_said(delivery: Delivery, 
     check.chmod(0o755)
     sent = tmp_path / "sent.tar.gz"
     shutil.copy(delivery.second, sent)
-    ran = guest(check, PROVISION / "course", sent, before=FULL % ("140k", "/opt", "/opt"))
+    ran = guest(check, PROVISION / "course", sent, before=FULL % (size, "/opt", "/opt"))
     assert ran.returncode == 1
     assert NO_ROOM in ran.stderr
     assert "are free on this machine's disk" in ran.stderr

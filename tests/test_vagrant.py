@@ -544,6 +544,32 @@ def test_a_broken_machine_can_be_halted_and_is_destroyed_only_when_one_insists(t
     assert ruby(BROKEN % "true", tmp_path, MINICONTAINER_CHECK="no").startswith("warning: ")
 
 
+@needs_ruby
+@pytest.mark.parametrize(
+    ("state", "forwarded", "ready", "half"),
+    [
+        ("running", True, True, "false"),
+        ("running", False, True, "true"),
+        ("running", True, False, "true"),
+        ("shutoff", False, False, "false"),
+    ],
+)
+def test_a_machine_whose_start_was_interrupted_is_told_from_one_that_runs(
+    tmp_path: Path, state: str, forwarded: bool, ready: bool, half: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        if not forwarded:
+            server.close()
+        machine = f"""
+Talk = Struct.new(:ready?)
+State = Struct.new(:id)
+machine = Struct.new(:communicate, :state).new(Talk.new({str(ready).lower()}), State.new(:{state}))
+puts Course.half_started?(machine, settings)
+"""
+        assert ruby(machine, tmp_path, MINICONTAINER_PORT=str(port)).strip() == half
+
+
 MEET = """
 class Talk
   def initialize(work) = @work = work

@@ -29,8 +29,8 @@ module Course
                   "Type: #{Settings.say(:port, other || 9999)}"
     end
 
-    def free_port?(port)
-      TCPServer.new("127.0.0.1", port).close
+    def free_port?(port, address = "127.0.0.1")
+      TCPServer.new(address, port).close
       true
     rescue Errno::EADDRINUSE, Errno::EACCES
       false

@@ -129,13 +129,23 @@ module Course
     machine.ui.warn(said)
   end
 
+  # Whether its `up` was interrupted before its end. Vagrant only provisions a machine that runs: it neither waits until
+  # that has booted nor forwards its port.
+  def half_started?(machine, settings)
+    return false unless machine.state.id == :running
+    Checks.free_port?(settings.port, settings.listen) || !machine.communicate.ready?
+  end
+
   def triggers(config, settings, box)
     folder = File.expand_path(settings.work, settings.root)
 
     config.trigger.before :up do |trigger|
       trigger.name = "the host"
       trigger.ruby do |_, machine|
-        unless machine.state.id == :running
+        if Course.half_started?(machine, settings)
+          machine.ui.warn("Its last start was interrupted: it is started once more")
+          machine.action(:halt, force_halt: true)
+        elsif machine.state.id != :running
           if settings.offline && box.why.empty?
             raise Stop, "There is no box here, and you asked for no Internet.\nBring one: " +
                         Settings.say(:box_url, "/media/stick/boxes")
