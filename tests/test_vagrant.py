@@ -283,7 +283,9 @@ printf %s "token-of-$MINICONTAINER_NAME" >"$VAGRANT_DOTFILE_PATH/minicontainer-t
 """
 
 
-def classroom(directory: Path, *arguments: str, fails: str = "", memory: str = "1") -> subprocess.CompletedProcess[str]:
+def classroom(
+    directory: Path, *arguments: str, fails: str = "", memory: str = "1", driver: str = "kvm"
+) -> subprocess.CompletedProcess[str]:
     checkout = directory / "a checkout"
     for name in ("vagrant/class", "tools/say.sh", "bin/vagrant"):
         (checkout / name).parent.mkdir(parents=True, exist_ok=True)
@@ -294,7 +296,7 @@ def classroom(directory: Path, *arguments: str, fails: str = "", memory: str = "
     environment = {"PATH": f"{checkout}/bin:{os.environ['PATH']}", "LOG": str(directory / "log"), "FAILS": fails}
     return subprocess.run(
         [checkout / "vagrant/class", *arguments],
-        env={**os.environ, **environment, "MINICONTAINER_MEMORY": memory},
+        env={**os.environ, **environment, "MINICONTAINER_MEMORY": memory, "MINICONTAINER_DRIVER": driver},
         capture_output=True,
         text=True,
     )
@@ -323,9 +325,11 @@ def test_one_machine_that_fails_does_not_stop_the_class(tmp_path: Path) -> None:
 def test_a_class_too_large_for_the_host_is_told_what_would_fit(tmp_path: Path) -> None:
     ran = classroom(tmp_path, "up", "99", memory="1000000")
     assert ran.returncode == 1
-    assert re.search(r"99 machines of 1000000 MiB want 99001024 MiB .* which has \d+ MiB free", ran.stderr)
+    assert re.search(r"99 machines that take 1000000 MiB each want 99001024 MiB .* which has \d+ MiB", ran.stderr)
     assert "vagrant/class up 0, or with less for each: MINICONTAINER_MEMORY=768 vagrant/class up 99" in ran.stderr
     assert not (tmp_path / "log").exists()
+    emulated = classroom(tmp_path, "up", "99", memory="1000000", driver="qemu")
+    assert "99 machines that take 1000850 MiB each" in emulated.stderr
 
 
 # --- what the Vagrantfile says, without Vagrant ---------------------------------------------------------------------
