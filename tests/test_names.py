@@ -193,6 +193,12 @@ def test_other_names_go_to_the_hosts_resolvers(machine: Machine, own_resolver: C
     assert status(machine, one, "www.example") == "SERVFAIL"
 
 
+def test_the_next_member_comes_as_soon_as_the_last_has_left(machine: Machine) -> None:
+    networks.create("shop")
+    for _ in range(8):  # a server that was killed holds its port until it has ended
+        machine.end(start(machine, Join("shop")))
+
+
 def test_port_53_of_the_gateway_taken_is_an_error_that_names_the_program(machine: Machine) -> None:
     networks.create("shop")
     holder = machine.serve("udp", 53, "a name server")

@@ -13,12 +13,13 @@ from __future__ import annotations
 import _socket
 import errno
 import os
+import select
 import signal
 import sys
 
 from minicontainer import linux, state
 from minicontainer.container import records
-from minicontainer.errors import ConflictError, HostError
+from minicontainer.errors import ConflictError, HostError, TimeoutExpired
 from minicontainer.network.interfaces import family
 from minicontainer.network.ports import Port, _holder
 
@@ -26,6 +27,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minicontainer.network.definition import Network
 
+ENDED_WITHIN = 10
+"""Seconds after which a name server that was killed and does not end is an error."""
 _CODE = "import sys; sys.path[:] = sys.argv.pop(1).split('\\n'); from minicontainer.network.names import main; main()"
 
 
@@ -51,7 +54,7 @@ def start(network: Network) -> dict[str, int]:
 
 
 def stop(server: dict[str, int] | None) -> None:
-    """Tell it to end, if it is alive."""
+    """End it, if it is alive: when this returns its port is free for the next."""
     if server is not None and records.is_alive(server):
         try:
             pidfd = linux.pidfd_open(server["pid"])
@@ -60,6 +63,10 @@ def stop(server: dict[str, int] | None) -> None:
         try:
             if records.is_alive(server):
                 linux.pidfd_send_signal(pidfd, signal.SIGKILL)
+                poll = select.poll()
+                poll.register(pidfd, select.POLLIN)  # readable once it has closed its files and ended
+                if not poll.poll(ENDED_WITHIN * 1000):
+                    raise TimeoutExpired(f"the name server, process {server['pid']}, did not end in {ENDED_WITHIN} s")
         except ProcessLookupError:
             pass
         finally:

@@ -48,7 +48,10 @@ class Device:
         if kind != "p" and not ("major" in entry and "minor" in entry):
             raise UsageError(f"linux.devices: {self.path} needs a major and a minor number")
         self.mode = _KINDS[kind] | entry.get("fileMode", 0o666)
-        self.number = os.makedev(entry.get("major", 0), entry.get("minor", 0))
+        try:
+            self.number = os.makedev(entry.get("major", 0), entry.get("minor", 0))
+        except OverflowError:
+            raise UsageError(f"linux.devices: {self.path}: no device has such a number") from None
         self.owner = (entry.get("uid", 0), entry.get("gid", 0))
         if not self.path.startswith("/"):
             raise UsageError(f"linux.devices: {self.path!r} is no absolute path")
