@@ -13,7 +13,7 @@ from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from test_network_netlink import ours, theirs
 
-from minicontainer.network import moving
+from minicontainer.network import interfaces, moving
 from minicontainer.network.links import RTM_NEWLINK
 from minicontainer.network.netlink import NLM_F_ACK
 
@@ -139,7 +139,7 @@ def test_the_requests_are_pyroute2s() -> None:
     assert ours(RTM_NEWLINK, NLM_F_ACK, 3, moving.move_request(5, 17, "eth7")) == theirs(
         ifinfmsg, RTM_NEWLINK, NLM_F_ACK, 3, index=5, attrs=attrs
     )
-    assert moving.index_up_request(5) == theirs(ifinfmsg, index=5, flags=1, change=1)[16:]
+    assert interfaces.up_by_index_request(5) == theirs(ifinfmsg, index=5, flags=1, change=1)[16:]
     attrs = [("IFA_ADDRESS", "10.1.2.3"), ("IFA_LOCAL", "10.1.2.3"), ("IFA_BROADCAST", "10.1.2.254")]
     seen = theirs(ifaddrmsg, family=2, prefixlen=24, flags=0x80, index=4, attrs=[*attrs, ("IFA_FLAGS", 0x80)])[16:]
     wanted = theirs(ifaddrmsg, family=2, prefixlen=24, index=9, attrs=[*attrs, ("IFA_FLAGS", 0x02)])[16:]

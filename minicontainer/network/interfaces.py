@@ -223,8 +223,8 @@ def port_request(name: str, hairpin: bool, isolated: bool) -> bytes:
     )
 
 
-def up_by_index_request(index: int, mtu: int) -> bytes:
-    return _ifinfomsg.pack(0, 0, index, IFF_UP, IFF_UP) + attribute(IFLA_MTU, mtu)
+def up_by_index_request(index: int, mtu: int = 0) -> bytes:
+    return _ifinfomsg.pack(0, 0, index, IFF_UP, IFF_UP) + (attribute(IFLA_MTU, mtu) if mtu else b"")
 
 
 def interface_address_request(index: int, address: str, length: int) -> bytes:

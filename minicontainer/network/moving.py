@@ -15,12 +15,11 @@ import os
 from minicontainer import linux
 from minicontainer.errors import ConflictError, HostError, NotFoundError
 from minicontainer.lean import contextmanager
-from minicontainer.network.interfaces import IFA_F_NODAD, IFA_FLAGS
+from minicontainer.network.interfaces import IFA_F_NODAD, IFA_FLAGS, up_by_index_request
 from minicontainer.network.links import (
     IFA_ADDRESS,
     IFA_BROADCAST,
     IFA_LOCAL,
-    IFF_UP,
     IFLA_IFNAME,
     RT_SCOPE_UNIVERSE,
     RTM_GETADDR,
@@ -88,7 +87,7 @@ def move(here: Netlink, name: str, there: Netlink, namespace: int, new: str) -> 
         there.change(
             "RTM_NEWADDR", words, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, same_address_request(address, arrived.index)
         )
-    there.change("RTM_NEWLINK", f"{arrived.name} up", RTM_NEWLINK, 0, index_up_request(arrived.index))
+    there.change("RTM_NEWLINK", f"{arrived.name} up", RTM_NEWLINK, 0, up_by_index_request(arrived.index))
 
 
 def lasting_addresses(netlink: Netlink, index: int) -> list[bytes]:
@@ -105,10 +104,6 @@ def lasting_addresses(netlink: Netlink, index: int) -> list[bytes]:
 
 def move_request(index: int, namespace: int, name: str) -> bytes:
     return _ifinfomsg.pack(0, 0, index, 0, 0) + attribute(IFLA_NET_NS_FD, namespace) + attribute(IFLA_IFNAME, name)
-
-
-def index_up_request(index: int) -> bytes:
-    return _ifinfomsg.pack(0, 0, index, IFF_UP, IFF_UP)
 
 
 def same_address_request(message: bytes, index: int) -> bytes:

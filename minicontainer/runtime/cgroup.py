@@ -82,11 +82,7 @@ class Cgroup(Part):
     def _make(self, tree: Tree) -> bool:
         """Make the tree's directory; False where we may not, and need not: the process stays in its caller's."""
         try:
-            try:
-                linux.mkdir(tree.directory, 0o755)
-            except FileNotFoundError:
-                os.makedirs(os.path.dirname(tree.directory), exist_ok=True)
-                linux.mkdir(tree.directory, 0o755)
+            groups.make(tree.directory)
         except FileExistsError:
             pass  # an engine may have made it, with limits of its own
         except OSError as error:
@@ -158,9 +154,10 @@ class JoinCgroup(Part):
                 continue
             if controller not in self.together or not self.together & there:
                 raise UsageError(f"--cgroup: error adding pid to {directory}/cgroup.procs: no such file or directory")
-            os.makedirs(os.path.dirname(directory), exist_ok=True)
-            if not os.path.isdir(directory):  # cpu and cpuacct may be one tree
-                linux.mkdir(directory, 0o755)
+            try:
+                groups.make(directory)
+            except FileExistsError:
+                pass  # cpu and cpuacct may be one tree
             if controller == "cpuset":
                 _inherit(self.outer[controller], directory)
         if "unified" in self.directories:

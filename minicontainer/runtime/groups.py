@@ -62,8 +62,10 @@ def trees() -> list[Tree]:
 def check_entry(directory: str) -> None:
     """Raise HostError where one who is not root cannot have a process born in a v2 group: whose way there leads through
     a group that is somebody else's. cgroups(7), "Cgroup delegation containment"."""
+    if not os.geteuid():
+        return
     tree = next(tree for tree in trees() if not tree.controllers)
-    if not os.geteuid() or "/.." in tree.own:  # a group outside of what is mounted here has no path to look at
+    if "/.." in tree.own:  # a group outside of what is mounted here has no path to look at
         return
     shared = os.path.commonpath([f"{tree.top}{tree.own}", directory])
     if not os.access(f"{shared}/cgroup.procs", os.W_OK, effective_ids=True):
@@ -228,6 +230,17 @@ def kill(directories: dict[str, str], timeout: float = 10) -> None:
             raise TimeoutExpired(f"processes {pids} of the container did not die in {timeout:g} s")
         time.sleep(pause)
         pause = min(pause * 2, 0.05)
+
+
+def make(directory: str) -> None:
+    """Make a directory, and those above it that are missing. Raises FileExistsError, as mkdir(2) does."""
+    from minicontainer import linux
+
+    try:
+        linux.mkdir(directory, 0o755)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(directory), exist_ok=True)
+        linux.mkdir(directory, 0o755)
 
 
 def remove(directory: str) -> None:

@@ -47,9 +47,9 @@ class Together:
         self.index: dict[str, Entry]
         self.verbs: dict[str, list[str]]
         self.head = posix.read(self.fd, length)
-        self.top, self.index, self.verbs = marshal.loads(self.head)
-        if self.top != top:
-            raise ValueError(f"{directory}/{MODULES} is for {self.top}, not for {top}")
+        its, self.index, self.verbs = marshal.loads(self.head)
+        if its != top:
+            raise ValueError(f"{directory}/{MODULES} is for {its}, not for {top}")
         self.begin = 4 + length
         self.missed = False
 
