@@ -108,6 +108,8 @@ def _in_a_namespace_with(propagation: int, rootfs: str) -> list[list[str]]:
 
     def run() -> list[list[str]]:
         linux.unshare(linux.CLONE_NEWNS)
+        # what the host shares is shared with the host: a group of mounts of our own begins with private ones
+        linux.mount(None, "/", flags=linux.MS_REC | linux.MS_PRIVATE)
         linux.mount(None, "/", flags=linux.MS_REC | propagation)
         linux.mount(rootfs, rootfs, flags=linux.MS_BIND)
         before = [mount.point for mount in mountinfo()]
