@@ -18,7 +18,7 @@ help:
 	@echo "make fuzz     look for input that breaks a parser (SECONDS_EACH=60)"
 	@echo "make bench    measure, beside crun, runc, podman and docker where they are installed"
 	@echo "make test-v2  in a virtual machine with Debian's kernel: cgroup v2, rootless, netem, AppArmor, SELinux"
-	@echo "make test-vm  the whole virtual machine, by vagrant up, and the course in it (QUICK=1, or CHAPTER=04: parts)"
+	@echo "make test-vm  the whole virtual machine, by vagrant up, and the course in it (QUICK=1, CHAPTER=04, PART=arm64: parts; SUITE=trixie)"
 	@echo "make lock     write requirements.txt anew (UPGRADE=1: with the newest versions)"
 	@echo "make clean    stop the registry and remove all that set-up has made in this folder"
 
