@@ -63,6 +63,8 @@ class Place:
         linux.unshare(linux.CLONE_NEWNS)
         self._theirs = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         try:
+            # systemd shares /: without this the host would have these mounts too
+            linux.mount(None, "/", flags=linux.MS_REC | linux.MS_PRIVATE)
             for path in ("/run", "/var/lib/containers", "/var/lib/cni"):
                 if os.path.isdir(path):
                     linux.mount("tmpfs", path, "tmpfs", 0, "mode=755")

@@ -23,6 +23,7 @@ import tempfile
 from typing import TYPE_CHECKING
 
 from labs.checks import frame, own
+from minicontainer import linux
 
 if TYPE_CHECKING:
     from typing import Any
@@ -108,7 +109,12 @@ def _end(pytest: subprocess.Popen[str]) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Put the answer in the original's place, in every module that has it."""
+    """Put the answer in the original's place, in every module that has it.
+
+    What a wrong answer mounts is to end with it: where systemd shares /, the host would have it too.
+    """
+    linux.unshare(linux.CLONE_NEWNS)
+    linux.mount(None, "/", flags=linux.MS_REC | linux.MS_PRIVATE)
     original, answer = own.load(os.environ[ANSWER])
     package = importlib.import_module("minicontainer")
     for found in pkgutil.walk_packages(package.__path__, "minicontainer."):

@@ -231,6 +231,7 @@ def overlay(answer: Callable[..., Part]) -> str:
             return Container(["/bin/sh", "-c", script], part, PivotRoot()).output()
 
         def ask() -> dict[str, object]:
+            _private()
             before = _read("/proc/self/mountinfo")
             seen: dict[str, object] = {
                 "first": run(answer([base, over], f"{top}/kept"), "cat /motd; echo mine > /motd; echo /a*"),
