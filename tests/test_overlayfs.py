@@ -83,7 +83,7 @@ def tree(root: str | Path) -> dict[str, tuple[object, ...]]:
 
 @pytest.mark.usefixtures("way")
 class TestMounting:
-    @pytest.mark.parametrize("number", [errno.EINVAL, errno.EOPNOTSUPP])  # Linux 6.5 to 6.12, and before
+    @pytest.mark.parametrize("number", mounts.TOO_OLD)
     def test_an_older_kernel_takes_layers_by_name(
         self, tmp_path: Path, target: str, monkeypatch: pytest.MonkeyPatch, number: int
     ) -> None:

@@ -9,8 +9,8 @@
 An image may have hundreds of layers with long names, and mount(2) takes its options in one string of one page. The
 kernel's answer, since Linux 6.13, is to take each layer as an open directory (fsconfig(2), `lowerdir+` with
 FSCONFIG_SET_FD): no string, so no limit, and no character in a path that needs escaping. For older kernels
-(Debian 12 has 6.1) the layers get short names: a thread with a mount namespace of its own mounts each of them on
-a directory `0`, `1`, `2`, … of a tmpfs, from where `lowerdir=2:1:0` fits the page 500 times over.
+(Debian 12 has 6.1, Debian 13 has 6.12) the layers get short names: a thread with a mount namespace of its own mounts
+each of them on a directory `0`, `1`, `2`, … of a tmpfs, from where `lowerdir=2:1:0` fits the page 500 times over.
 
 Either way the result is a *detached* mount: a descriptor of an overlay that hangs nowhere yet. When we are killed it
 is gone.
@@ -42,6 +42,11 @@ MAX_LAYERS = 500
 """The kernel stacks no more (OVL_MAX_STACK, fs/overlayfs/params.h)."""
 
 DIRECTORY = os.O_PATH | os.O_DIRECTORY
+
+TOO_OLD = (errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF)
+"""What a kernel says that takes no open directory for a layer. EOPNOTSUPP before 6.5, where overlayfs knows the strings
+of mount(2) alone; EBADF up to 6.12 at least (Debian 13), whose fsconfig wants files that are open for reading; EINVAL
+before 6.13 for those, and before 6.15 for an idmapped layer."""
 
 HINTS = {
     errno.ENOENT: "a layer or the upper directory does not exist",
@@ -143,9 +148,7 @@ def detached(layers: Sequence[str], upper: str | None, options: Options | None =
             else:
                 fd = _by_descriptor(lowers, upper, options, None)
         except OSError as error:
-            # EINVAL is what Linux says before 6.13, or before 6.15 where a layer is idmapped; EOPNOTSUPP before 6.5,
-            # where overlayfs knows fsconfig's strings alone
-            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+            if error.errno not in TOO_OLD:
                 raise
             fd = _in_thread(lambda: _by_name(lowers, upper, options, owner))
     except OSError as error:
