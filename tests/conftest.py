@@ -4,7 +4,7 @@ from bundles import bundle
 from images import fake
 from programs import mark, program
 from registry import busybox_image, password_registry, registry, token_registry
-from roots import rootfs, shared_path
+from roots import rootfs, shared_path, shared_root
 from stores import docker, home, podman, root
 
 __all__ = [
@@ -21,5 +21,6 @@ __all__ = [
     "root",
     "rootfs",
     "shared_path",
+    "shared_root",
     "token_registry",
 ]

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from minicontainer import linux
+from minicontainer.leaks.look import mountinfo
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -60,3 +63,20 @@ def shared_path() -> Iterator[Path]:
 def rootfs(shared_path: Path) -> str:
     """A fresh root of the test's own."""
     return os.fspath(build(shared_path / "rootfs"))
+
+
+@pytest.fixture
+def shared_root() -> Iterator[None]:
+    """For the length of a test / is shared, as systemd makes it, in a mount namespace that stays as it was."""
+    own, here = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC), os.getcwd()
+    linux.unshare(linux.CLONE_NEWNS)
+    try:
+        linux.mount(None, "/", flags=linux.MS_REC | linux.MS_PRIVATE)
+        linux.mount(None, "/", flags=linux.MS_REC | linux.MS_SHARED)
+        before = [mount.point for mount in mountinfo()]
+        yield
+        assert [mount.point for mount in mountinfo()] == before
+    finally:
+        linux.setns(own, linux.CLONE_NEWNS)
+        os.close(own)
+        os.chdir(here)

@@ -8,8 +8,14 @@ import re
 import shutil
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
+
+from bench import peers
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NUMBER = r"\d+(?:\.\d+)?"
@@ -49,6 +55,12 @@ def test_benchmark_notices_a_floor_that_is_not_the_same() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "-/ /sys/firmware ro" in done.stdout
+
+
+@pytest.mark.usefixtures("shared_root")
+def test_what_peers_get_in_place_of_run_and_of_their_stores_is_not_the_hosts(tmp_path: Path) -> None:
+    with peers.Place(str(tmp_path)) as place:
+        assert " /run tmpfs" in place.output(["cut", "-d ", "-f2,3", "/proc/self/mounts"]).replace("\n", " ")
 
 
 def test_benchmark_unpacks_as_gnu_tar_does_and_compares_libraries() -> None:

@@ -89,6 +89,7 @@ def test_an_untouched_copy_is_not_attempted(name: str) -> None:
 
 
 @lab
+@pytest.mark.usefixtures("shared_root")
 def test_every_wrong_answer_is_rejected_and_told_what_the_kernel_shows(name: str) -> None:
     """One kernel: the solution from top to bottom, and at each check the wrong answers first."""
     notebook, wrong = solution(name), wrong_answers(name)
