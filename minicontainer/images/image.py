@@ -148,7 +148,7 @@ class Image:
 
 
 class ImageContent(Part):
-    """Notes in the container's record which layers it uses, so that nobody removes them; makes its working directory,
+    """Notes in the container's record which layers it uses, so that nobody removes them. Makes its working directory,
     which an image may name without having it."""
 
     def __init__(self, image: str, layers: list[str], working_dir: str) -> None:
