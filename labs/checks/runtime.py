@@ -401,7 +401,7 @@ def _text(path: str) -> str:
 def _argv(pid: int) -> list[str]:
     try:
         return _text(f"/proc/{pid}/cmdline").split("\0")[:-1]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return []
 
 
