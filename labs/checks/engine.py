@@ -89,6 +89,12 @@ def module_tests(answer: object, original: str, tests: str) -> str:
     return f"with your version in the engine, its own tests pass (those marked lab in tests/{tests})"
 
 
+def private_mounts() -> None:
+    """Go where what is mounted is heard of nowhere else."""
+    linux.unshare(linux.CLONE_NEWNS)
+    linux.mount(None, "/", flags=linux.MS_REC | linux.MS_PRIVATE)
+
+
 def _environment() -> dict[str, str]:
     """Ours, without what makes a pytest think it were part of the one that may be running us; see conftest.py."""
     ours = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
@@ -113,8 +119,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     What a wrong answer mounts is to end with it: where systemd shares /, the host would have it too.
     """
-    linux.unshare(linux.CLONE_NEWNS)
-    linux.mount(None, "/", flags=linux.MS_REC | linux.MS_PRIVATE)
+    private_mounts()
     original, answer = own.load(os.environ[ANSWER])
     package = importlib.import_module("minicontainer")
     for found in pkgutil.walk_packages(package.__path__, "minicontainer."):

@@ -13,9 +13,9 @@ import tempfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from labs.checks.engine import module_tests
+from labs.checks.engine import module_tests, private_mounts
 from labs.checks.frame import Lab, attempt, expect
-from minicontainer import Container, Namespaces, PivotRoot, linux, overlayfs, state
+from minicontainer import Container, Namespaces, PivotRoot, overlayfs, state
 from minicontainer.errors import ContainerError
 from minicontainer.images.unpack import unpack
 
@@ -41,7 +41,7 @@ def stack(answer: Callable[[list[str], str, str, str], None]) -> str:
             os.mkdir(name)
 
         def ask() -> dict[str, object]:
-            _private()
+            private_mounts()
             answer(list(layers), *names)
             if _type(names[2]) != "overlay":
                 return {"type": _type(names[2])}
@@ -94,7 +94,7 @@ def erase(answer: Callable[[str, str], None]) -> str:
         os.mkdir(f"{top}/merged")
 
         def ask() -> list[str]:
-            _private()
+            private_mounts()
             for path in ERASED.values():
                 answer(upper, path)
             with overlayfs.mounted([base], f"{top}/container", f"{top}/merged") as merged:
@@ -124,7 +124,7 @@ def changes(answer: Callable[[str, list[str]], dict[str, str]]) -> str:
         os.mkdir(merged)
 
         def ask() -> dict[str, object]:
-            _private()
+            private_mounts()
             with overlayfs.mounted(layers, None, merged):
                 before = set(_files(merged))
             with overlayfs.mounted(layers, f"{top}/container", merged):
@@ -163,7 +163,7 @@ def pack(answer: Callable[[str, str], None]) -> str:
         os.mkdir(merged)
 
         def change() -> dict[str, str]:
-            _private()
+            private_mounts()
             with overlayfs.mounted([base], f"{top}/container", merged):
                 _tree(merged, {"etc/new": "new", "etc/hosts": "changed"})
                 os.chmod(f"{merged}/etc/new", 0o750)
@@ -180,7 +180,7 @@ def pack(answer: Callable[[str, str], None]) -> str:
             return {"written": os.path.exists(archive)}
 
         def look() -> dict[str, str]:
-            _private()
+            private_mounts()
             with overlayfs.mounted([base, f"{top}/new"], None, merged):
                 return {**_files(merged), "mode": oct(os.stat(f"{merged}/etc/new").st_mode & 0o7777)}
 
@@ -231,7 +231,7 @@ def overlay(answer: Callable[..., Part]) -> str:
             return Container(["/bin/sh", "-c", script], part, PivotRoot()).output()
 
         def ask() -> dict[str, object]:
-            _private()
+            private_mounts()
             before = _read("/proc/self/mountinfo")
             seen: dict[str, object] = {
                 "first": run(answer([base, over], f"{top}/kept"), "cat /motd; echo mine > /motd; echo /a*"),
@@ -268,11 +268,6 @@ def _scratch() -> Iterator[str]:
     os.makedirs(state.data_root(), exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="lab-05-", dir=state.data_root()) as folder:
         yield folder
-
-
-def _private() -> None:
-    linux.unshare(linux.CLONE_NEWNS)
-    linux.mount(None, "/", None, linux.MS_REC | linux.MS_PRIVATE)
 
 
 def _tree(top: str, files: dict[str, str]) -> str:
