@@ -239,12 +239,20 @@ def _measure(found: Sequence[Network], rounds: int) -> dict[tuple[str, str, str]
 
 
 def _iperf(pid: int | None, address: str, port: int, *options: str) -> float:
-    """Gbit/s that arrive."""
+    """Gbit/s that arrive.
+
+    Raises Failed when iperf3 has failed three times: with -J it tells so in its answer only, its status is 0.
+    """
     argv = ["iperf3", "-J", "-c", address, "-p", str(port), "-t", str(SECONDS), *options]
-    found = json.loads(_ask(pid, argv))["end"]
-    total = found["sum_received"] if "-u" not in options else found["sum"]
-    arrived: float = total["bits_per_second"] * (1 - total.get("lost_percent", 0) / 100)
-    return arrived / 1e9
+    for attempt in range(3):
+        time.sleep(attempt)  # a server that has just lost a client wants to notice it first
+        found = json.loads(_ask(pid, argv))
+        if "error" not in found:
+            total = found["end"]["sum" if "-u" in options else "sum_received"]
+            arrived: float = total["bits_per_second"] * (1 - total.get("lost_percent", 0) / 100)
+            return arrived / 1e9
+        print(f"   … {' '.join(argv[4:])}: {found['error']}", flush=True)
+    raise measure.Failed(f"{' '.join(argv)}: {found['error']}")
 
 
 def _print(taken: dict[tuple[str, str, str], list[float]], names: Sequence[str]) -> list[report.Goal]:

@@ -6,13 +6,14 @@ import glob
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from bench import peers
+from bench import measure, network, peers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,6 +72,15 @@ def test_benchmark_unpacks_as_gnu_tar_does_and_compares_libraries() -> None:
     assert len(re.findall(rf"^   minicontainer +{NUMBER} +{NUMBER} +{NUMBER}$", done.stdout, re.M)) == 3, done.stdout
     assert re.search(r"^   isal +[1-9]\d*$", done.stdout, re.M)
     assert len(re.findall(rf"goal: .*times GNU tar's at most 1\.3: {NUMBER}, (?:met|NOT MET)", done.stdout)) == 3
+
+
+def test_benchmark_tells_when_iperf3_fails_whose_status_is_0() -> None:
+    if shutil.which("iperf3") is None:
+        pytest.skip("iperf3 is not installed (apt-get install iperf3)")
+    with socket.socket() as bound:  # and nobody listens
+        bound.bind(("127.0.0.1", 0))
+        with pytest.raises(measure.Failed, match="unable to connect to server"):
+            network._iperf(None, "127.0.0.1", bound.getsockname()[1], "-u")
 
 
 def test_benchmark_sends_through_our_networks_and_joins_them() -> None:
